@@ -1,0 +1,52 @@
+"""A bound on the bytes that are in memory at once, shared by all copies of a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class ByteBudget:
+    """Lends bytes, first come first served. A loan larger than the whole budget waits until nothing else is lent."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.lent = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def lend(self, size: int) -> AsyncIterator[None]:
+        """Holds `size` bytes for the time of the block."""
+        if self._waiting or not self._fits(size):
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append((size, turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._give_back(size)
+                raise
+        else:
+            self.lent += size
+        try:
+            yield
+        finally:
+            self._give_back(size)
+
+    def _fits(self, size: int) -> bool:
+        return self.lent == 0 or self.lent + size <= self.total
+
+    def _give_back(self, size: int) -> None:
+        self.lent -= size
+        while self._waiting:
+            wanted, turn = self._waiting[0]
+            if turn.done():
+                self._waiting.popleft()
+            elif self._fits(wanted):
+                self._waiting.popleft()
+                self.lent += wanted
+                turn.set_result(None)
+            else:
+                return

@@ -1,0 +1,139 @@
+"""Moves one object's bytes from the source to targets, and proves that they arrived.
+
+Everything is read once, pinned to one version, and given to all targets; what is in memory is lent by a ByteBudget.
+The proof costs nothing where ETags are digests: the target's must equal the source's, for a multipart object before
+it is completed. Only where that fails are bytes digested here, read a second time, and the copy is stamped with the
+source's ETag.
+
+| the source's object         | the target                    | moved by           |
+|-----------------------------|-------------------------------|--------------------|
+| any                         | same service, same account    | server_side        |
+| several parts               | another service               | parts              |
+| one part, larger than SMALL | another service               | streaming          |
+| one part, up to SMALL       | another service               | here               |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from replicator.budget import ByteBudget
+from replicator.errors import ChangedMeanwhile, Corrupted
+from replicator.layout import find_cut
+from replicator.model import Evidence, MiB, ObjectState, Observed
+from replicator.multipart import parts_of, promised_md5
+from replicator.parts import PartCopy
+from replicator.publish import Copied, Publisher, write_of
+from replicator.reading import pin_of
+from replicator.server_side import copy_server_side
+from replicator.store import ObjectStore
+from replicator.streaming import StreamCopy
+
+SMALL = 8 * MiB
+"""Single-part objects up to this size are held in memory as a whole; larger ones stream through."""
+
+Result = Copied | Exception
+
+
+class Copier:
+    """Copies objects from one source store.
+
+    budget: bytes that all copies together may hold. parallel: parts of one object in flight.
+    """
+
+    def __init__(self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 8) -> None:
+        self.source = source
+        self.budget = budget
+        self.parallel = parallel
+
+    async def copy(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
+        """Copies the version `observed` to every target; one result or error for each, in order.
+
+        Raises a StoreError of the source when no target could be reached because of it.
+        """
+        results: dict[int, Result] = {}
+        for index, publisher in enumerate(targets):
+            result = await copy_server_side(self.source, key, observed, publisher, parallel=self.parallel)
+            if result is not None:
+                results[index] = result
+        moving = [index for index in range(len(targets)) if index not in results]
+        if moving:
+            moved = await self._move(key, observed, [targets[index] for index in moving])
+            results.update(zip(moving, moved, strict=True))
+        return [results[index] for index in range(len(targets))]
+
+    async def copy_unseen(
+        self, key: str, size: int, targets: Sequence[Publisher]
+    ) -> tuple[Observed, list[Result]]:
+        """Copies a small object whose state is only known from a listing: one GET, and one PUT for each target.
+
+        size: bytes, as listed, at most SMALL. Returns the version that was copied, too. Raises ChangedMeanwhile if
+        the object is not of that kind any more.
+        """
+        async with self.budget.lend(size):
+            fetched = await self.source.fetch(key, limit=SMALL)
+            state = fetched.state
+            if parts_of(state.etag) is not None:
+                raise ChangedMeanwhile("GetObject", key, "is a multipart object by now")
+            tags = await self.source.get_tags(key, state.version_id) if state.tag_count else ()
+            observed = Observed(state, tags)
+            return observed, await self._publish_all(key, fetched.data, observed, targets)
+
+    async def _move(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
+        state = observed.state
+        cut = await find_cut(self.source, key, state)
+        if cut.layout is not None:
+            return await PartCopy(self.source, key, observed, self.budget, self.parallel).run(cut, targets)
+        if state.size > SMALL:
+            return await StreamCopy(self.source, key, observed, self.budget).run(targets)
+        async with self.budget.lend(state.size):
+            data = (await self.source.fetch(key, limit=state.size, pin=pin_of(state))).data
+            return await self._publish_all(key, data, observed, targets)
+
+    async def _publish_all(
+        self, key: str, data: bytes | bytearray, observed: Observed, targets: Sequence[Publisher]
+    ) -> list[Result]:
+        async def attempt(publisher: Publisher) -> Result:
+            try:
+                return await self._publish(key, data, observed, publisher)
+            except Exception as error:  # noqa: BLE001 - becomes this target's result
+                return error
+
+        if len(targets) == 1:
+            return [await attempt(targets[0])]
+        return list(await asyncio.gather(*(attempt(publisher) for publisher in targets)))
+
+    async def _publish(
+        self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher
+    ) -> Copied:
+        state = observed.state
+        promised = _promised(state)
+        if promised is not None and not publisher.foreign_etags:
+            try:
+                written, lost = await publisher.put(key, data, write_of(observed, md5=promised))
+                if written.etag == state.etag:
+                    return Copied(Evidence.ETAG, state.size, lost)
+            except Corrupted:  # the target refused the bytes: settled below, with a digest of our own
+                pass
+        return await self._publish_stamped(key, data, observed, publisher)
+
+    async def _publish_stamped(
+        self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher
+    ) -> Copied:
+        """Publishes where the source's ETag does not prove the bytes: by a digest of our own, and a stamp."""
+        state = observed.state
+        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        promised = _promised(state)
+        if promised is not None and digest != promised:
+            again = await self.source.fetch(key, limit=state.size, pin=pin_of(state))
+            if hashlib.md5(again.data, usedforsecurity=False).digest() != digest:
+                raise Corrupted("GetObject", key, "two reads of one version gave different bytes")
+        written, lost = await publisher.put(key, data, write_of(observed, stamp=state.etag, md5=digest))
+        publisher.foreign_etags = written.etag != digest.hex()
+        return Copied(Evidence.STAMP, state.size, lost)
+
+
+def _promised(state: ObjectState) -> bytes | None:
+    return promised_md5(state.etag) if state.etag_is_md5 else None

@@ -1,0 +1,59 @@
+"""Finds out how an object is cut into parts at its store."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from replicator.model import MiB, ObjectState
+from replicator.multipart import (
+    Layout,
+    acceptable,
+    default_layout,
+    from_sizes,
+    guess_layout,
+    layout_from_first,
+    parts_of,
+)
+from replicator.store import ObjectStore
+
+OUR_PART_SIZE = 16 * MiB
+
+
+class Cut(NamedTuple):
+    """A layout to copy by, and whether a copy made so can have the source's ETag: None for a single part."""
+
+    layout: Layout | None
+    keeps_etag: bool
+
+
+async def find_cut(store: ObjectStore, key: str, state: ObjectState, *, exact: bool = False) -> Cut:
+    """How to cut the copy of an object so that its ETag stays equal, if that is possible.
+
+    The store is asked for the first part; where it does not know parts (Ceph RGW 16), the layout is guessed from
+    size and number of parts. Either way the composite ETag is the judge before a copy is completed.
+    exact: asks for every part instead of taking them to be of one size.
+    """
+    count = parts_of(state.etag)
+    if count is None or state.size == 0:
+        return Cut(None, keeps_etag=state.etag_is_md5)
+    layout = await _declared(store, key, state, count, exact=exact)
+    if layout is None:
+        layout = guess_layout(state.size, count)
+    if layout is None or not acceptable(layout):
+        return Cut(default_layout(state.size, OUR_PART_SIZE), keeps_etag=False)
+    return Cut(layout, keeps_etag=state.etag_is_md5)
+
+
+async def _declared(
+    store: ObjectStore, key: str, state: ObjectState, count: int, *, exact: bool
+) -> Layout | None:
+    first = await store.head(key, part=1)
+    if first.parts != count or first.etag != state.etag:
+        return None
+    uniform = layout_from_first(state.size, count, first.size)
+    if uniform is not None and not exact:
+        return uniform
+    sizes = [first.size]
+    for number in range(2, count + 1):
+        sizes.append((await store.head(key, part=number)).size)
+    return from_sizes(sizes) if sum(sizes) == state.size else None

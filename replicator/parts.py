@@ -1,0 +1,205 @@
+"""Copies a multipart object part by part, to several targets, so that its ETag stays the source's."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from replicator.broadcast import broadcast
+from replicator.budget import ByteBudget
+from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreError
+from replicator.layout import Cut, find_cut
+from replicator.model import Evidence, MiB, ObjectState, Observed
+from replicator.multipart import Layout, Part, composite_etag, is_md5
+from replicator.publish import Copied, Publisher, write_of
+from replicator.reading import WINDOW, digest_of, pin_of, read_windows
+from replicator.store import ObjectStore, Span, Stream
+from replicator.workers import run_workers
+
+IN_MEMORY = 64 * MiB
+"""Parts up to this size are held as a whole, so that the wire can send them again; larger ones stream."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """One unfinished multipart upload at one target, and what became of it."""
+
+    publisher: Publisher
+    id: str
+    lost: tuple[str, ...]
+    etags: dict[int, str] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class PartCopy:
+    """One multipart object on its way to its targets."""
+
+    def __init__(
+        self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, parallel: int
+    ) -> None:
+        self.source = source
+        self.key = key
+        self.observed = observed
+        self.state = observed.state
+        self.budget = budget
+        self.parallel = parallel
+
+    async def run(self, cut: Cut, targets: Sequence[Publisher]) -> list[Copied | Exception]:
+        """One result or error for each target, in order.
+
+        First in trust: the targets' part ETags must make up the source's ETag. Where they do not, once more with the
+        layout asked for part by part, digests of our own and a stamp.
+        """
+        trust = cut.keeps_etag and not any(target.foreign_etags for target in targets)
+        results = await self._attempt(cut.layout or (), targets, digests=None if trust else {})
+        doubtful = [n for n, result in enumerate(results) if isinstance(result, Corrupted)]
+        if trust and doubtful:
+            exact = await find_cut(self.source, self.key, self.state, exact=True)
+            again = await self._attempt(exact.layout or (), [targets[n] for n in doubtful], digests={})
+            for n, result in zip(doubtful, again, strict=True):
+                results[n] = result
+        return results
+
+    async def _attempt(
+        self, layout: Layout, targets: Sequence[Publisher], *, digests: dict[int, bytes] | None
+    ) -> list[Copied | Exception]:
+        """One transfer of all parts. digests: filled with the parts' MD5s as they are read, None to trust."""
+        uploads: list[Upload] = []
+        try:
+            for publisher in targets:
+                uploads.append(await self._start(publisher, stamped=digests is not None))
+            await self._transfer(layout, uploads, digests)
+            return [await self._finish(layout, upload, digests) for upload in uploads]
+        finally:
+            await asyncio.shield(self._abort(uploads))
+
+    async def _start(self, publisher: Publisher, *, stamped: bool) -> Upload:
+        write = write_of(self.observed, stamp=self.state.etag if stamped else None)
+        try:
+            upload, lost = await publisher.create_upload(self.key, write)
+        except StoreError as error:
+            return Upload(publisher, "", (), error=error)
+        return Upload(publisher, upload, lost)
+
+    async def _transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
+        parts = iter(layout)
+
+        async def work(mine: Iterator[Part]) -> None:
+            for part in mine:
+                live = [upload for upload in uploads if upload.error is None]
+                if not live:
+                    return
+                if part.size <= IN_MEMORY:
+                    await self._part_in_memory(part, live, digests)
+                else:
+                    await self._part_streamed(part, live, digests)
+
+        await run_workers(min(self.parallel, len(layout)), lambda: work(parts))
+
+    async def _part_in_memory(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
+        async with self.budget.lend(part.size):
+            span = Span(part.offset, part.last)
+            fetched = await self.source.fetch(self.key, limit=part.size, span=span, pin=pin_of(self.state))
+            md5 = None
+            if digests is not None:
+                md5 = hashlib.md5(fetched.data, usedforsecurity=False).digest()
+                digests[part.number] = md5
+            if len(live) == 1:
+                await self._store_part(live[0], part, fetched.data, md5)
+            else:
+                await asyncio.gather(*(self._store_part(upload, part, fetched.data, md5) for upload in live))
+
+    async def _part_streamed(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
+        async with self.budget.lend(WINDOW * (3 + len(live))):
+            windows = read_windows(self.source, self.key, self.state, offset=part.offset, size=part.size)
+            await broadcast(
+                windows,
+                [
+                    lambda chunks, upload=upload: self._store_part(upload, part, Stream(part.size, chunks), None)
+                    for upload in live
+                ],
+            )
+        if digests is not None:
+            digests[part.number] = await digest_of(
+                self.source, self.key, self.state, offset=part.offset, size=part.size
+            )
+
+    async def _store_part(
+        self, upload: Upload, part: Part, body: bytes | bytearray | Stream, md5: bytes | None
+    ) -> None:
+        try:
+            etag = await upload.publisher.target.put_part(self.key, upload.id, part, body, md5=md5)
+        except StoreError as error:
+            upload.error = error
+        else:
+            upload.etags[part.number] = etag
+
+    async def _finish(
+        self, layout: Layout, upload: Upload, digests: dict[int, bytes] | None
+    ) -> Copied | Exception:
+        """Publishes an upload if its parts are proved, and reads back what was published."""
+        if upload.error is not None:
+            return upload.error
+        etags = [upload.etags[part.number] for part in layout]
+        try:
+            evidence = await self._prove(layout, etags, digests, upload.publisher)
+            await self._complete(upload, etags)
+            state = await self._read_back(upload.publisher)
+        except StoreError as error:
+            return error
+        return Copied(evidence, self.state.size, upload.lost, state)
+
+    async def _prove(
+        self, layout: Layout, etags: list[str], digests: dict[int, bytes] | None, publisher: Publisher
+    ) -> Evidence:
+        """Evidence that the stored parts are the source's bytes. Raises Corrupted.
+
+        | part ETags make the source's | digests known | digests make the source's | targets' part ETags       | gives     |
+        |------------------------------|---------------|---------------------------|---------------------------|-----------|
+        | yes                          |               |                           |                           | ETAG      |
+        | no                           | no            |                           |                           | Corrupted |
+        | no                           | yes           |                           | some differ from digests  | Corrupted |
+        | no                           | yes           | yes                       | all, or none, differ      | STAMP     |
+        | no                           | yes           | no, but again on re-read  | all, or none, differ      | STAMP     |
+        | no                           | yes           | no, and re-read differs   |                           | Corrupted |
+        """
+        if composite_etag(etags) == self.state.etag:
+            return Evidence.ETAG
+        if digests is None:
+            raise Corrupted("UploadPart", self.key, "the parts do not make up the source's ETag")
+        mine = [digests[part.number].hex() for part in layout]
+        wrong = sum(1 for sent, stored in zip(mine, etags, strict=True) if is_md5(stored) and sent != stored)
+        if 0 < wrong < len(mine):
+            raise Corrupted("UploadPart", self.key, f"{wrong} of {len(mine)} parts were stored with other bytes")
+        publisher.foreign_etags = wrong > 0 or not all(is_md5(stored) for stored in etags)
+        if composite_etag(mine) != self.state.etag:
+            for part in layout:
+                again = await digest_of(self.source, self.key, self.state, offset=part.offset, size=part.size)
+                if again != digests[part.number]:
+                    raise Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
+        return Evidence.STAMP
+
+    async def _complete(self, upload: Upload, etags: list[str]) -> None:
+        """Completes; an upload that is gone may have been completed by a request whose answer was lost."""
+        try:
+            await upload.publisher.target.complete_upload(self.key, upload.id, etags)
+        except NoSuchUpload:
+            await self._read_back(upload.publisher)
+        upload.id = ""
+
+    async def _read_back(self, publisher: Publisher) -> ObjectState:
+        state = await publisher.target.head(self.key)
+        ours = state.etag == self.state.etag or state.stamp == self.state.etag
+        if not ours or state.size != self.state.size:
+            raise ChangedMeanwhile("HeadObject", self.key, "another object is there after completing the upload")
+        return state
+
+    async def _abort(self, uploads: list[Upload]) -> None:
+        for upload in uploads:
+            if upload.id:
+                try:
+                    await upload.publisher.target.abort_upload(self.key, upload.id)
+                except StoreError as error:
+                    upload.error = upload.error or error

@@ -1,0 +1,55 @@
+"""Reads one version of an object in windows of bounded size."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+
+from replicator.model import MiB, ObjectState
+from replicator.store import ObjectStore, Pin, Span
+
+WINDOW = 8 * MiB
+"""Bytes of one ranged read of a stream."""
+
+
+def pin_of(state: ObjectState) -> Pin:
+    """Holds a read to exactly this version."""
+    return Pin(state.etag, state.version_id)
+
+
+async def read_windows(
+    source: ObjectStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
+) -> AsyncIterator[bytes | bytearray]:
+    """Yields `size` bytes from `offset` on, WINDOW bytes at a time, all of the version `state`.
+
+    The next window is fetched while the last one is used.
+    """
+    end = state.size if size is None else offset + size
+    pin = pin_of(state)
+
+    async def window(first: int) -> bytes | bytearray:
+        last = min(first + WINDOW, end) - 1
+        return (await source.fetch(key, limit=last - first + 1, span=Span(first, last), pin=pin)).data
+
+    coming = asyncio.create_task(window(offset)) if offset < end else None
+    try:
+        for following in range(offset + WINDOW, end + WINDOW, WINDOW):
+            if coming is None:
+                return
+            data = await coming
+            coming = asyncio.create_task(window(following)) if following < end else None
+            yield data
+    finally:
+        if coming is not None:
+            coming.cancel()
+
+
+async def digest_of(
+    source: ObjectStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
+) -> bytes:
+    """MD5 of those bytes, read for nothing else."""
+    digest = hashlib.md5(usedforsecurity=False)
+    async for data in read_windows(source, key, state, offset=offset, size=size):
+        digest.update(data)
+    return digest.digest()

@@ -1,0 +1,321 @@
+"""A small HTTP/1.1 client: one request, one whole answer in memory, connections kept alive.
+
+It exists because a copy is two requests and little else: the same loop through aiohttp costs 150 us of CPU a request,
+through this 65 us (docs/DESIGN.md, "The wire"). Parsing is httptools' (llhttp); this module owns sockets and time-outs.
+It does not know S3. Requests always carry Content-Length; answers are bounded by the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import httptools
+
+LARGE_BODY = 1024 * 1024
+"""Answers from this many bytes on are received into one buffer of their announced length."""
+
+IDLE_REUSE = 15.0
+"""Seconds after which an idle connection is not used again: services close theirs from about 20 s on."""
+
+
+class Origin(NamedTuple):
+    """Where to connect: scheme "http" or "https", host and port."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer. Header names are in lower case; repeated headers are joined by ", "."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes | bytearray
+
+
+class AnswerTooLarge(Exception):
+    """The answer announces or sends more bytes than the caller wants to hold."""
+
+
+class StaleConnection(ConnectionError):
+    """A kept-alive connection turned out closed before a byte of the answer came: send it again at once."""
+
+
+class _Exchange:
+    """One request and its answer on one connection; the parser calls it back."""
+
+    __slots__ = (
+        "body", "chunks", "done", "headers", "is_head", "keep_alive", "length", "limit", "parser", "received", "status"
+    )  # fmt: skip
+
+    def __init__(self, done: asyncio.Future[None], *, is_head: bool, limit: int) -> None:
+        self.done = done
+        self.is_head = is_head
+        self.limit = limit
+        self.parser = httptools.HttpResponseParser(self)
+        self.headers: dict[str, str] = {}
+        self.chunks: list[bytes] = []
+        self.body: bytearray | None = None
+        self.status = 0
+        self.length: int | None = None
+        self.received = 0
+        self.keep_alive = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        text = value.decode("utf-8", "surrogateescape")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+        if self.status < 200:
+            return
+        announced = self.headers.get("content-length")
+        if announced is not None and announced.isdecimal():
+            self.length = int(announced)
+        if self.is_head:
+            self.finish()
+        elif self.length is not None and self.length > self.limit:
+            self.fail(AnswerTooLarge(f"{self.length} bytes where at most {self.limit} were expected"))
+        elif self.length is not None and self.length >= LARGE_BODY:
+            self.body = bytearray(self.length)
+
+    def on_body(self, data: bytes) -> None:
+        start, self.received = self.received, self.received + len(data)
+        if self.received > self.limit:
+            self.fail(AnswerTooLarge(f"more than the {self.limit} bytes expected"))
+        elif self.body is not None:
+            self.body[start : self.received] = data
+        else:
+            self.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.status < 200:
+            self.headers.clear()  # 100 Continue and the like: the real answer follows
+        elif not self.done.done():
+            self.finish()
+
+    def finish(self) -> None:
+        """Hands the answer over. A HEAD's parser still waits for a body, so it decides about reuse first."""
+        self.keep_alive = self.parser.should_keep_alive()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def ended_by_close(self) -> bool:
+        """Whether an answer without a length is complete now that the connection is closed."""
+        chunked = "chunked" in self.headers.get("transfer-encoding", "")
+        return self.status >= 200 and self.length is None and not chunked
+
+    def response(self) -> Response:
+        if self.body is not None:
+            return Response(self.status, self.headers, self.body)
+        body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+        return Response(self.status, self.headers, body)
+
+
+class _Connection(asyncio.Protocol):
+    """One socket; at most one exchange at a time."""
+
+    __slots__ = ("activity", "exchange", "fresh", "idle_since", "lost", "loop", "pending", "transport", "writable")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.exchange: _Exchange | None = None
+        self.transport: asyncio.Transport
+        self.fresh = True
+        self.lost = False
+        self.activity = loop.time()
+        self.idle_since = 0.0
+        self.pending = 0
+        self.writable: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
+
+    def data_received(self, data: bytes) -> None:
+        self.activity = self.loop.time()
+        exchange = self.exchange
+        if exchange is None or (exchange.done.done() and exchange.is_head):
+            self.transport.abort()  # bytes nobody asked for: this connection is out of step
+            self.lost = True
+            return
+        try:
+            exchange.parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            exchange.fail(ConnectionError(f"malformed answer: {error}"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost = True
+        exchange = self.exchange
+        if exchange is not None and not exchange.done.done():
+            if exchange.ended_by_close():
+                exchange.finish()
+            elif exchange.status == 0 and not self.fresh:
+                exchange.fail(StaleConnection("kept-alive connection was closed"))
+            else:
+                exchange.fail(ConnectionResetError(str(error) if error else "connection closed in mid-answer"))
+        self.resume_writing()
+
+    def pause_writing(self) -> None:
+        if self.writable is None:
+            self.writable = self.loop.create_future()
+
+    def resume_writing(self) -> None:
+        self.activity = self.loop.time()
+        if self.writable is not None and not self.writable.done():
+            self.writable.set_result(None)
+        self.writable = None
+
+    def stalled(self, now: float, timeout: float) -> bool:
+        """Whether nothing has moved in either direction for `timeout` seconds."""
+        pending = self.transport.get_write_buffer_size()
+        if pending != self.pending:
+            self.pending, self.activity = pending, now
+        return now - self.activity > timeout
+
+    async def send(self, head: bytes, body: bytes | bytearray | AsyncIterator[bytes], size: int) -> None:
+        """Writes a request; returns early when an answer comes before all of the body is sent."""
+        if isinstance(body, (bytes, bytearray)):
+            if size < 65536:
+                self.transport.write(head + body if size else head)
+            else:
+                self.transport.writelines([head, body])
+            return
+        self.transport.write(head)
+        sent = 0
+        async for chunk in body:
+            sent += len(chunk)
+            if self.lost or (self.exchange is not None and self.exchange.done.done()):
+                return
+            self.transport.write(chunk)
+            if self.writable is not None:
+                await self.writable
+        if sent != size:
+            raise ConnectionError(f"the body had {sent} bytes instead of the {size} announced")
+
+
+class HttpPool:
+    """Connections to one origin. Use as an async context manager, or call `close`.
+
+    idle_timeout: seconds without a byte in either direction after which an exchange fails with TimeoutError.
+    connect_timeout: seconds for connecting, TLS included.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        tls: ssl.SSLContext | None = None,
+        idle_timeout: float = 60.0,
+        connect_timeout: float = 10.0,
+    ) -> None:
+        self.origin = origin
+        self._tls = tls if tls or origin.scheme != "https" else ssl.create_default_context()
+        self._idle_timeout = idle_timeout
+        self._connect_timeout = connect_timeout
+        self._idle: list[_Connection] = []
+        self._busy: set[_Connection] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]],
+        body: bytes | bytearray | AsyncIterator[bytes] = b"",
+        *,
+        size: int = 0,
+        limit: int,
+    ) -> Response:
+        """Sends one request and returns its whole answer, whatever the status.
+
+        target: path and query, already encoded. size: bytes of the body. limit: the most bytes of answer to hold.
+        Raises OSError (TimeoutError, StaleConnection and others) and AnswerTooLarge.
+        """
+        head = _serialise(method, target, headers, size)
+        connection = self._reusable() or await self._connect()
+        loop = connection.loop
+        exchange = _Exchange(loop.create_future(), is_head=method == "HEAD", limit=limit)
+        connection.exchange = exchange
+        connection.activity = loop.time()
+        self._busy.add(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._idle_timeout / 4, self._sweep)
+        try:
+            if connection.lost:
+                raise StaleConnection("kept-alive connection was closed")
+            await connection.send(head, body, size)
+            sent_all = not connection.lost and not exchange.done.done()
+            await exchange.done
+            if exchange.keep_alive and sent_all and not connection.lost:
+                self._keep(connection)
+            return exchange.response()
+        finally:
+            connection.exchange = None
+            self._busy.discard(connection)
+            if connection.idle_since == 0.0:
+                connection.transport.abort()
+
+    def _keep(self, connection: _Connection) -> None:
+        connection.fresh = False
+        connection.idle_since = connection.loop.time()
+        self._idle.append(connection)
+
+    def _reusable(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.lost and connection.loop.time() - connection.idle_since < IDLE_REUSE:
+                connection.idle_since = 0.0
+                return connection
+            connection.transport.abort()
+        return None
+
+    async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self._connect_timeout):
+            _, connection = await loop.create_connection(
+                lambda: _Connection(loop), self.origin.host, self.origin.port, ssl=self._tls
+            )
+        return connection
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        for connection in self._busy:
+            exchange = connection.exchange
+            if exchange is not None and connection.stalled(connection.loop.time(), self._idle_timeout):
+                exchange.fail(TimeoutError(f"no byte moved for {self._idle_timeout:g} s"))
+                connection.transport.abort()
+        if self._busy:
+            loop = asyncio.get_running_loop()
+            self._sweeper = loop.call_later(self._idle_timeout / 4, self._sweep)
+
+    async def close(self) -> None:
+        """Closes every connection; exchanges under way fail."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for connection in [*self._idle, *self._busy]:
+            connection.transport.abort()
+        self._idle.clear()
+        await asyncio.sleep(0)
+
+
+def _serialise(method: str, target: str, headers: Iterable[tuple[str, str]], size: int) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if size or method in ("PUT", "POST"):
+        lines.append(f"content-length: {size}")
+    text = "\r\n".join(lines)
+    if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
+        raise ValueError("a header or the request target contains a line break")
+    return (text + "\r\n\r\n").encode("utf-8", "surrogateescape")

@@ -1,0 +1,74 @@
+"""Listings that can be believed: every page must advance, in order, and the end must be said.
+
+Deletes and "nothing left to do" rest on listings, so doubt is an error here (aws/aws-cli#734, #5456: listings that
+ended early without a word, or repeated their first page for ever).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlencode
+
+from replicator.errors import UntrustworthyListing
+from replicator.model import Listed
+from replicator.s3.client import Call, S3Client
+from replicator.s3.xml import ListPage, MalformedXml, parse_list_page
+
+PAGE = 1000
+MAX_EMPTY_PAGES = 1000
+"""A store may answer with empty pages while it skips deleted keys, but not for ever."""
+
+
+async def list_objects(
+    client: S3Client, prefix: str, *, after: str = "", page_size: int = PAGE
+) -> AsyncIterator[list[Listed]]:
+    """Pages of the objects whose keys start with `prefix`, keys relative to it, in ascending order after `after`.
+
+    Raises UntrustworthyListing for any page that does not continue the one before.
+    """
+    token: str | None = None
+    last: str | None = after or None
+    empty = 0
+    while True:
+        page = await list_page(client, prefix, after=after, token=token, page_size=page_size)
+        _check_order(client, page.entries, last)
+        if page.entries:
+            last, empty = page.entries[-1].key, 0
+            yield page.entries
+        else:
+            empty += 1
+        if not page.truncated:
+            if len(page.entries) > page_size:
+                raise _doubt(client, f"a page of {len(page.entries)} entries where {page_size} were asked for")
+            return
+        if page.token is None or page.token == token or empty > MAX_EMPTY_PAGES:
+            raise _doubt(client, f"says that there is more after {last!r} but does not advance")
+        token = page.token
+
+
+async def list_page(
+    client: S3Client, prefix: str, *, after: str = "", token: str | None = None, page_size: int = PAGE
+) -> ListPage:
+    """One page of ListObjectsV2; also notes the store's clock. Raises UntrustworthyListing for broken XML."""
+    query = {"encoding-type": "url", "list-type": "2", "max-keys": str(page_size), "prefix": prefix}
+    if token is not None:
+        query["continuation-token"] = token
+    elif after:
+        query["start-after"] = prefix + after
+    response = await client.send(Call("ListObjectsV2", "GET", query=urlencode(sorted(query.items()))))
+    client.saw_clock(response)
+    try:
+        return parse_list_page(response.body, prefix)
+    except MalformedXml as error:
+        raise _doubt(client, f"cannot be read: {error}") from error
+
+
+def _check_order(client: S3Client, entries: list[Listed], last: str | None) -> None:
+    for entry in entries:
+        if last is not None and entry.key <= last:
+            raise _doubt(client, f"has {entry.key!r} after {last!r}: not in the order of keys, or repeated")
+        last = entry.key
+
+
+def _doubt(client: S3Client, reason: str) -> UntrustworthyListing:
+    return UntrustworthyListing("ListObjectsV2", client.bucket, f"the listing {reason}")

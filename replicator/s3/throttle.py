@@ -1,0 +1,65 @@
+"""Adaptive concurrency of one endpoint: additive increase, multiplicative decrease (AIMD)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+CALM = 1.0
+"""Seconds between two decreases: the answers to one burst of requests count once."""
+
+
+class AdaptiveLimit:
+    """Lets up to `limit` requests run at once; halves on throttling, grows by one per `limit` successes.
+
+    ceiling: the most requests in flight, also at the start. clock: seconds, monotonic.
+    """
+
+    def __init__(self, ceiling: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ceiling = ceiling
+        self.limit = float(ceiling)
+        self.in_flight = 0
+        self.throttled = 0
+        self._clock = clock
+        self._last_decrease = float("-inf")
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Waits for a place. Pair with `release`."""
+        while self.in_flight >= int(self.limit):
+            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(place)
+            try:
+                await place
+            except asyncio.CancelledError:
+                self._wake()
+                raise
+        self.in_flight += 1
+
+    def release(self) -> None:
+        """Gives the place back."""
+        self.in_flight -= 1
+        self._wake()
+
+    def succeeded(self) -> None:
+        """A request was served: allow a little more."""
+        if self.limit < self.ceiling:
+            self.limit = min(self.ceiling, self.limit + 1.0 / self.limit)
+
+    def slowed_down(self) -> None:
+        """The service asked for fewer requests: allow half as many."""
+        self.throttled += 1
+        now = self._clock()
+        if now - self._last_decrease >= CALM:
+            self._last_decrease = now
+            self.limit = max(1.0, self.limit / 2)
+
+    def _wake(self) -> None:
+        free = int(self.limit) - self.in_flight
+        while free > 0 and self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                free -= 1

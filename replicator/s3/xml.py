@@ -1,0 +1,134 @@
+"""The XML of S3, both ways. Names are matched without their namespace: stores differ in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import unquote_plus
+from xml.etree import ElementTree
+from xml.sax.saxutils import escape
+
+from replicator.model import Listed, Tags
+
+
+class MalformedXml(Exception):
+    """The document cannot be understood; the text says why."""
+
+
+class ListPage(NamedTuple):
+    """One page of ListObjectsV2. token is None on the last page."""
+
+    entries: list[Listed]
+    truncated: bool
+    token: str | None
+
+
+def parse(document: bytes | bytearray) -> ElementTree.Element:
+    """Parses a document of a store. Raises MalformedXml.
+
+    S3 has no document types, and entities could be declared in nothing else: documents with one are refused before
+    they are parsed, so that none can expand.
+    """
+    if b"<!" in document:
+        raise MalformedXml("has a document type")
+    try:
+        return ElementTree.fromstring(bytes(document))  # noqa: S314 - no DOCTYPE, see above
+    except (ElementTree.ParseError, ValueError) as error:
+        raise MalformedXml(str(error)) from error
+
+
+def local_name(element: ElementTree.Element) -> str:
+    """An element's name without its namespace."""
+    return element.tag.rpartition("}")[2]
+
+
+def texts(element: ElementTree.Element) -> dict[str, str]:
+    """The texts of an element's children by name."""
+    return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+
+
+def parse_error(document: bytes | bytearray) -> dict[str, str]:
+    """Code, Message and the like of an error document; {} when it is none."""
+    if b"<Error" not in document:
+        return {}
+    try:
+        root = parse(document)
+    except MalformedXml:
+        return {}
+    return texts(root) if local_name(root) == "Error" else {}
+
+
+def timestamp(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time. Raises MalformedXml."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise MalformedXml(f"time {text!r}") from error
+
+
+def parse_list_page(document: bytes | bytearray, prefix: str) -> ListPage:
+    """Reads a page of ListObjectsV2, keys relative to `prefix`. Raises MalformedXml.
+
+    Keys are decoded as encoding-type=url wants it where the answer says that it did: some stores write a space as
+    "%20", some as "+", and all write a plus as "%2B".
+    """
+    root = parse(document)
+    if local_name(root) != "ListBucketResult":
+        raise MalformedXml(f"is a {local_name(root)}, not a ListBucketResult")
+    fields: dict[str, str] = {}
+    contents: list[dict[str, str]] = []
+    for child in root:
+        name = local_name(child)
+        if name == "Contents":
+            contents.append(texts(child))
+        else:
+            fields[name] = child.text or ""
+    encoded = fields.get("EncodingType") == "url"
+    entries = [_entry(content, prefix, encoded) for content in contents]
+    truncated = fields.get("IsTruncated", "false") == "true"
+    return ListPage(entries, truncated, fields.get("NextContinuationToken") or None)
+
+
+def _entry(content: dict[str, str], prefix: str, encoded: bool) -> Listed:
+    try:
+        key = unquote_plus(content["Key"], errors="strict") if encoded else content["Key"]
+        size = int(content["Size"])
+    except (KeyError, ValueError) as error:
+        raise MalformedXml(f"an entry of the listing lacks a readable {error}") from error
+    if not key.startswith(prefix):
+        raise MalformedXml(f"lists {key!r}, which does not start with the prefix {prefix!r}")
+    return Listed(
+        key[len(prefix) :],
+        size,
+        content.get("ETag", "").strip('"'),
+        timestamp(content["LastModified"]) if content.get("LastModified") else 0.0,
+        content.get("StorageClass", ""),
+    )
+
+
+def parse_tags(document: bytes | bytearray) -> Tags | None:
+    """The tags of a Tagging document; None when the document is something else."""
+    try:
+        root = parse(document)
+    except MalformedXml:
+        return None
+    if local_name(root) != "Tagging":
+        return None
+    pairs = [texts(tag) for tag_set in root for tag in tag_set]
+    return tuple(sorted((pair.get("Key", ""), pair.get("Value", "")) for pair in pairs))
+
+
+def tagging(tags: Tags) -> bytes:
+    """A Tagging document."""
+    items = "".join(f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags)
+    return f"<Tagging><TagSet>{items}</TagSet></Tagging>".encode()
+
+
+def complete_multipart(etags: Sequence[str]) -> bytes:
+    """A CompleteMultipartUpload document for the parts 1..n."""
+    parts = "".join(
+        f'<Part><PartNumber>{number}</PartNumber><ETag>"{escape(etag)}"</ETag></Part>'
+        for number, etag in enumerate(etags, start=1)
+    )
+    return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()

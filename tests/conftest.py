@@ -1,0 +1,80 @@
+"""What every test may rely on: nobody's account, the same examples on every run, real servers on demand.
+
+A server is started by the first test that asks for it and lives as long as the session. Under pytest-xdist
+each worker starts its own: ports and directories are always fresh, so they do not meet.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.servers import Endpoint, moto, rclone, rgw, swift
+
+REQUIRE_SERVERS = "REPLICATOR_REQUIRE_SERVERS"
+
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_real_account() -> Iterator[None]:
+    """No test sees the keys, profiles or proxies of whoever runs it, nor asks an instance for its role."""
+    with pytest.MonkeyPatch.context() as environment:
+        for name in [
+            name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")
+        ]:
+            environment.delenv(name)
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        environment.setenv("AWS_CONFIG_FILE", os.devnull)
+        environment.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        yield
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(moto.missing, moto.serve, tmp_path_factory.mktemp("moto"))
+
+
+@pytest.fixture(scope="session")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(rclone.missing, rclone.serve, tmp_path_factory.mktemp("rclone"))
+
+
+@pytest.fixture(scope="session")
+def second_rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(rclone.missing, rclone.serve, tmp_path_factory.mktemp("rclone"))
+
+
+@pytest.fixture(scope="session")
+def rgw_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(rgw.missing, rgw.serve, tmp_path_factory.mktemp("rgw"))
+
+
+@pytest.fixture(scope="session")
+def second_rgw_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(rgw.missing, rgw.serve, tmp_path_factory.mktemp("rgw"))
+
+
+@pytest.fixture(scope="session")
+def swift_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    yield from _start(swift.missing, swift.serve, tmp_path_factory.mktemp("swift"))
+
+
+def _start(
+    missing: Callable[[], str | None],
+    serve: Callable[[Path], AbstractContextManager[Endpoint]],
+    state: Path,
+) -> Iterator[Endpoint]:
+    if reason := missing():
+        if os.environ.get(REQUIRE_SERVERS) == "1":
+            pytest.fail(f"{REQUIRE_SERVERS} is set, but {reason}", pytrace=False)
+        pytest.skip(reason)
+    with serve(state) as endpoint:
+        yield endpoint

@@ -1,0 +1,1 @@
+"""Fakes that keep the same contracts as the real stores: tests/contract runs on both."""
