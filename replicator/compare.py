@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.header import decode_header, make_header
 from typing import NamedTuple
 
 from replicator.model import Attributes, Evidence, Listed, ObjectState, Verdict
@@ -105,9 +106,7 @@ def compare_attributes(source: Attributes, target: Attributes) -> AttributeDiffe
     """
     if source == target:
         return AttributeDifference((), ())
-    differing = [
-        name.replace("_", "-") for name in _FIELDS if getattr(source, name) != getattr(target, name)
-    ]
+    differing = [name.replace("_", "-") for name in _FIELDS if getattr(source, name) != getattr(target, name)]
     if not _same_type(source.content_type, target.content_type):
         differing.append("content-type")
     wanted, found = dict(source.metadata), dict(target.metadata)
@@ -117,9 +116,25 @@ def compare_attributes(source: Attributes, target: Attributes) -> AttributeDiffe
         if name.replace("_", "-") in found.keys() - wanted.keys() and found[name.replace("_", "-")] == wanted[name]
     ]
     expected = {(name.replace("_", "-") if name in renamed else name): value for name, value in wanted.items()}
-    names = {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
+    names = {name for name in expected.keys() | found.keys() if not _same_text(expected.get(name), found.get(name))}
     differing += [f"metadata {name}" for name in sorted(names)]
     return AttributeDifference(tuple(differing), tuple(f"metadata name {name}" for name in sorted(renamed)))
+
+
+def _same_text(source: str | None, target: str | None) -> bool:
+    """Whether two metadata values are one text: S3 gives non-ASCII ones back as RFC 2047 words."""
+    if source == target:
+        return True
+    return source is not None and target is not None and _plain_text(source) == _plain_text(target)
+
+
+def _plain_text(value: str) -> str:
+    if not (value.startswith("=?") and value.endswith("?=")):
+        return value
+    try:
+        return str(make_header(decode_header(value)))
+    except (LookupError, ValueError):
+        return value
 
 
 def _same_type(source: str | None, target: str | None) -> bool:

@@ -10,7 +10,6 @@ delivered again (docs/DESIGN.md, "Two workers").
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -174,15 +173,11 @@ class Converger:
             await self._copy(key, source, [(self.publishers[n], progress[n]) for n in copies])
         return wrote or bool(copies)
 
-    def _decide(
-        self, source: Observed | None, target: Observed | None, publisher: Publisher, one: _Progress
-    ) -> Action:
+    def _decide(self, source: Observed | None, target: Observed | None, publisher: Publisher, one: _Progress) -> Action:
         limits = Limits(one.beyond, tags=publisher.holds_tags and "tags" not in one.beyond)
         return decide(source, target, deletes=self.deletes, limits=limits)
 
-    async def _copy(
-        self, key: str, source: Observed, targets: Sequence[tuple[Publisher, _Progress]]
-    ) -> None:
+    async def _copy(self, key: str, source: Observed, targets: Sequence[tuple[Publisher, _Progress]]) -> None:
         if source.state.archived:
             for _, one in targets:
                 one.error = Archived(
@@ -223,7 +218,11 @@ class Converger:
         lost = {*difference.differing, *difference.renamed}
         if source.state.lost_metadata:
             lost.add(f"{source.state.lost_metadata} metadata entries that the source cannot tell")
-        if state.tag_count != len(source.tags) and publisher.holds_tags and not await self._tag(key, source.tags, publisher):
+        if (
+            state.tag_count != len(source.tags)
+            and publisher.holds_tags
+            and not await self._tag(key, source.tags, publisher)
+        ):
             lost.add("tags")
         one.beyond = frozenset(difference.differing) | ({"tags"} & lost)
         one.not_kept |= lost
@@ -233,7 +232,7 @@ class Converger:
         try:
             await publisher.target.put_tags(key, tags)
         except Unsupported:
-            publisher.holds_tags = False
+            publisher.refuses_tags()
             return False
         return True
 
@@ -265,12 +264,8 @@ class Converger:
         self, key: str, source: Observed, target: Observed, publisher: Publisher, one: _Progress
     ) -> None:
         """Replaces attributes and tags by copying the target's object onto itself; with its bytes if it must be."""
-        wanted = Observed(
-            replace(target.state, attributes=source.state.attributes, archived=False), tags=source.tags
-        )
-        result = await copy_server_side(
-            publisher.target, key, wanted, publisher, parallel=4, stamp=target.state.stamp
-        )
+        wanted = Observed(replace(target.state, attributes=source.state.attributes, archived=False), tags=source.tags)
+        result = await copy_server_side(publisher.target, key, wanted, publisher, parallel=4, stamp=target.state.stamp)
         if isinstance(result, Copied):
             await self._note(key, source, publisher, one, result)
             one.did = Did.METADATA

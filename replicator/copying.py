@@ -64,9 +64,7 @@ class Copier:
             results.update(zip(moving, moved, strict=True))
         return [results[index] for index in range(len(targets))]
 
-    async def copy_unseen(
-        self, key: str, size: int, targets: Sequence[Publisher]
-    ) -> tuple[Observed, list[Result]]:
+    async def copy_unseen(self, key: str, size: int, targets: Sequence[Publisher]) -> tuple[Observed, list[Result]]:
         """Copies a small object whose state is only known from a listing: one GET, and one PUT for each target.
 
         size: bytes, as listed, at most SMALL. Returns the version that was copied, too. Raises ChangedMeanwhile if
@@ -105,9 +103,7 @@ class Copier:
             return [await attempt(targets[0])]
         return list(await asyncio.gather(*(attempt(publisher) for publisher in targets)))
 
-    async def _publish(
-        self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher
-    ) -> Copied:
+    async def _publish(self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher) -> Copied:
         state = observed.state
         promised = _promised(state)
         if promised is not None and not publisher.foreign_etags:

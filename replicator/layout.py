@@ -44,16 +44,13 @@ async def find_cut(store: ObjectStore, key: str, state: ObjectState, *, exact: b
     return Cut(layout, keeps_etag=state.etag_is_md5)
 
 
-async def _declared(
-    store: ObjectStore, key: str, state: ObjectState, count: int, *, exact: bool
-) -> Layout | None:
+async def _declared(store: ObjectStore, key: str, state: ObjectState, count: int, *, exact: bool) -> Layout | None:
     first = await store.head(key, part=1)
     if first.parts != count or first.etag != state.etag:
         return None
     uniform = layout_from_first(state.size, count, first.size)
     if uniform is not None and not exact:
         return uniform
-    sizes = [first.size]
-    for number in range(2, count + 1):
-        sizes.append((await store.head(key, part=number)).size)
+    others = [(await store.head(key, part=number)).size for number in range(2, count + 1)]
+    sizes = [first.size, *others]
     return from_sizes(sizes) if sum(sizes) == state.size else None

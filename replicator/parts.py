@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from replicator.broadcast import broadcast
@@ -36,9 +36,7 @@ class Upload:
 class PartCopy:
     """One multipart object on its way to its targets."""
 
-    def __init__(
-        self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, parallel: int
-    ) -> None:
+    def __init__(self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, parallel: int) -> None:
         self.source = source
         self.key = key
         self.observed = observed
@@ -69,7 +67,8 @@ class PartCopy:
         uploads: list[Upload] = []
         try:
             for publisher in targets:
-                uploads.append(await self._start(publisher, stamped=digests is not None))
+                upload = await self._start(publisher, stamped=digests is not None)
+                uploads.append(upload)
             await self._transfer(layout, uploads, digests)
             return [await self._finish(layout, upload, digests) for upload in uploads]
         finally:
@@ -114,17 +113,14 @@ class PartCopy:
     async def _part_streamed(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
         async with self.budget.lend(WINDOW * (3 + len(live))):
             windows = read_windows(self.source, self.key, self.state, offset=part.offset, size=part.size)
-            await broadcast(
-                windows,
-                [
-                    lambda chunks, upload=upload: self._store_part(upload, part, Stream(part.size, chunks), None)
-                    for upload in live
-                ],
-            )
+            await broadcast(windows, [self._consumer(upload, part) for upload in live])
         if digests is not None:
             digests[part.number] = await digest_of(
                 self.source, self.key, self.state, offset=part.offset, size=part.size
             )
+
+    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[bytes | bytearray]], Awaitable[None]]:
+        return lambda chunks: self._store_part(upload, part, Stream(part.size, chunks), None)
 
     async def _store_part(
         self, upload: Upload, part: Part, body: bytes | bytearray | Stream, md5: bytes | None
@@ -136,9 +132,7 @@ class PartCopy:
         else:
             upload.etags[part.number] = etag
 
-    async def _finish(
-        self, layout: Layout, upload: Upload, digests: dict[int, bytes] | None
-    ) -> Copied | Exception:
+    async def _finish(self, layout: Layout, upload: Upload, digests: dict[int, bytes] | None) -> Copied | Exception:
         """Publishes an upload if its parts are proved, and reads back what was published."""
         if upload.error is not None:
             return upload.error
@@ -156,14 +150,14 @@ class PartCopy:
     ) -> Evidence:
         """Evidence that the stored parts are the source's bytes. Raises Corrupted.
 
-        | part ETags make the source's | digests known | digests make the source's | targets' part ETags       | gives     |
-        |------------------------------|---------------|---------------------------|---------------------------|-----------|
-        | yes                          |               |                           |                           | ETAG      |
-        | no                           | no            |                           |                           | Corrupted |
-        | no                           | yes           |                           | some differ from digests  | Corrupted |
-        | no                           | yes           | yes                       | all, or none, differ      | STAMP     |
-        | no                           | yes           | no, but again on re-read  | all, or none, differ      | STAMP     |
-        | no                           | yes           | no, and re-read differs   |                           | Corrupted |
+        | parts make the source's ETag | digests known | digests make it      | stored != digest | gives     |
+        |------------------------------|---------------|----------------------|------------------|-----------|
+        | yes                          |               |                      |                  | ETAG      |
+        | no                           | no            |                      |                  | Corrupted |
+        | no                           | yes           |                      | for some parts   | Corrupted |
+        | no                           | yes           | yes                  | for all or none  | STAMP     |
+        | no                           | yes           | no, twice the same   | for all or none  | STAMP     |
+        | no                           | yes           | no, twice not alike  |                  | Corrupted |
         """
         if composite_etag(etags) == self.state.etag:
             return Evidence.ETAG

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -49,79 +49,85 @@ class Publisher:
 
     def __init__(self, target: ObjectStore) -> None:
         self.target = target
-        self.holds_tags = True
         self.foreign_etags = False
         """Whether its ETags were seen not to be digests of what was sent (encryption, a proxy)."""
-        self._refused_classes: set[str] = set()
+        self._refused: set[str] = set()
+
+    @property
+    def holds_tags(self) -> bool:
+        """Whether the target has not yet refused tags."""
+        return TAGS not in self._refused
+
+    def refuses_tags(self) -> None:
+        """Notes that the target has refused tags elsewhere."""
+        self._refused.add(TAGS)
 
     async def put(self, key: str, body: bytes | bytearray, write: Write) -> tuple[Written, tuple[str, ...]]:
         """Publishes a whole object; also says what was left out."""
         return await self._until_accepted(write, lambda wanted: self.target.put(key, body, wanted))
 
     async def put_stream(self, key: str, body: Stream, write: Write) -> tuple[Written, tuple[str, ...]]:
-        """The same for a body that can be sent only once: a refusal teaches, and is Transient for the next attempt."""
+        """The same for a body that can be sent only once: after a refusal, a later attempt leaves more out."""
         wanted, lost = self.bearable(write)
         try:
             return await self.target.put(key, body, wanted), lost
         except (Unsupported, Rejected) as error:
-            smaller = self._smaller(wanted)
-            if smaller is None:
+            features = _features(wanted)
+            if not features:
                 raise
-            self._learn(wanted, smaller)
+            self._refused.update(features)
             raise Transient(error.operation, error.target, error.detail, code=error.code) from error
 
     async def create_upload(self, key: str, write: Write) -> tuple[str, tuple[str, ...]]:
         """Starts a multipart upload; also says what was left out."""
         return await self._until_accepted(write, lambda wanted: self.target.create_upload(key, wanted))
 
+    def bearable(self, write: Write) -> tuple[Write, tuple[str, ...]]:
+        """The write without what this target is known to refuse, and what that is."""
+        refused = [feature for feature in _features(write) if feature in self._refused]
+        return _without(write, refused), tuple(refused)
+
     async def _until_accepted(
         self, write: Write, attempt: Callable[[Write], Awaitable[Answer]]
     ) -> tuple[Answer, tuple[str, ...]]:
-        """Tries the write, and smaller ones while it is refused; learns from what is accepted at last."""
-        wanted, _ = self.bearable(write)
-        refused: list[tuple[Write, Write]] = []
-        while True:
+        """Tries the write; when it is refused, without each of its features in turn, then without all of them.
+
+        What is accepted only without a feature teaches that the target does not hold it.
+        """
+        wanted, lost = self.bearable(write)
+        try:
+            return await attempt(wanted), lost
+        except (Unsupported, Rejected) as error:
+            refusal = error
+        features = _features(wanted)
+        for left_out in [[feature] for feature in features] + ([features] if len(features) > 1 else []):
             try:
-                answer = await attempt(wanted)
-                break
+                answer = await attempt(_without(wanted, left_out))
             except (Unsupported, Rejected):
-                smaller = self._smaller(wanted)
-                if smaller is None:
-                    raise
-            refused.append((wanted, smaller))
-            wanted = smaller
-        for pair in refused:
-            self._learn(*pair)
-        return answer, _left_out(write, wanted)
-
-    def bearable(self, write: Write) -> tuple[Write, tuple[str, ...]]:
-        """The write without what this target is known to refuse."""
-        wanted = write
-        if wanted.storage_class in self._refused_classes:
-            wanted = replace(wanted, storage_class="")
-        if wanted.tags and not self.holds_tags:
-            wanted = replace(wanted, tags=())
-        return wanted, _left_out(write, wanted)
-
-    def _smaller(self, write: Write) -> Write | None:
-        """The next smaller write to try after a refusal: without storage class, then without tags."""
-        if write.storage_class:
-            return replace(write, storage_class="")
-        if write.tags:
-            return replace(write, tags=())
-        return None
-
-    def _learn(self, refused: Write, accepted: Write) -> None:
-        if refused.storage_class and not accepted.storage_class:
-            self._refused_classes.add(refused.storage_class)
-        elif refused.tags and not accepted.tags:
-            self.holds_tags = False
+                continue
+            self._refused.update(left_out)
+            return answer, (*lost, *left_out)
+        raise refusal
 
 
-def _left_out(wanted: Write, sent: Write) -> tuple[str, ...]:
-    lost = []
-    if wanted.storage_class != sent.storage_class:
-        lost.append(f"storage class {wanted.storage_class}")
-    if wanted.tags != sent.tags:
-        lost.append("tags")
-    return tuple(lost)
+TAGS = "tags"
+REDIRECT = "website-redirect"
+CLASS = "storage class "
+
+
+def _features(write: Write) -> list[str]:
+    """What of a write a store may refuse to hold, in words."""
+    features = [CLASS + write.storage_class] if write.storage_class else []
+    features += [TAGS] if write.tags else []
+    return features + ([REDIRECT] if write.attributes.website_redirect is not None else [])
+
+
+def _without(write: Write, features: Sequence[str]) -> Write:
+    for feature in features:
+        if feature == TAGS:
+            write = replace(write, tags=())
+        elif feature == REDIRECT:
+            write = replace(write, attributes=replace(write.attributes, website_redirect=None))
+        else:
+            write = replace(write, storage_class="")
+    return write

@@ -44,9 +44,7 @@ async def copy_server_side(
     return Copied(Evidence.ETAG, 0, lost) if proved else None
 
 
-async def _copy_whole(
-    source: ObjectStore, key: str, observed: Observed, target: ObjectStore, write: Write
-) -> bool:
+async def _copy_whole(source: ObjectStore, key: str, observed: Observed, target: ObjectStore, write: Write) -> bool:
     state = observed.state
     if state.size > MAX_SINGLE:
         return False

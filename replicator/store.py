@@ -40,7 +40,7 @@ class Stream:
     """A body that is not in memory as a whole: exactly `size` bytes, readable once."""
 
     size: int
-    chunks: AsyncIterator[bytes]
+    chunks: AsyncIterator[bytes | bytearray]
 
 
 Body = bytes | bytearray | Stream
@@ -105,9 +105,7 @@ class ObjectStore(Protocol):
         Raises Transient if the key is there after all, and the errors of `check` if the bucket is not well.
         """
 
-    async def fetch(
-        self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None
-    ) -> Fetched:
+    async def fetch(self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None) -> Fetched:
         """Reads a range, or the whole object, into memory: all its bytes or an error.
 
         limit: the most bytes the caller is ready to hold. Raises NoSuchKey, Archived, ChangedMeanwhile (the pin
@@ -123,7 +121,7 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Removes the key (a delete marker where versions are kept). Idempotent: an absent key is no error."""
 
-    def list(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
+    def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
         """Pages of entries in strictly ascending order of keys, all greater than `after`.
 
         Raises UntrustworthyListing rather than ending early.
@@ -144,14 +142,10 @@ class ObjectStore(Protocol):
     async def create_upload(self, key: str, write: Write) -> str:
         """Starts a multipart upload; its id. Nothing is published before `complete_upload`."""
 
-    async def put_part(
-        self, key: str, upload: str, part: Part, body: Body, *, md5: bytes | None = None
-    ) -> str:
+    async def put_part(self, key: str, upload: str, part: Part, body: Body, *, md5: bytes | None = None) -> str:
         """Stores a part; its ETag. Idempotent: the last one counts. Raises NoSuchUpload, Corrupted (not that md5)."""
 
-    async def copy_part(
-        self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin
-    ) -> str:
+    async def copy_part(self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin) -> str:
         """Stores a part copied by the server from a range of an object there; its ETag."""
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from replicator.broadcast import broadcast
 from replicator.budget import ByteBudget
@@ -39,7 +39,12 @@ class StreamCopy:
         return results
 
     async def _attempts(
-        self, results: list[Copied | Exception], which: list[int], targets: Sequence[Publisher], *, stamped: bool
+        self,
+        results: list[Copied | Exception],
+        which: list[int],
+        targets: Sequence[Publisher],
+        *,
+        stamped: bool,
     ) -> None:
         """Sends to the targets `which`, again to those that failed in passing, and notes the results."""
         for _ in range(ATTEMPTS):
@@ -62,7 +67,7 @@ class StreamCopy:
 
         write = write_of(self.observed, stamp=state.etag if stamped else None, md5=None if stamped else self.promised)
 
-        def consumer(publisher: Publisher):  # type: ignore[no-untyped-def]
+        def consumer(publisher: Publisher) -> Callable[[AsyncIterator[bytes | bytearray]], Awaitable[Copied]]:
             return lambda body: self._put(publisher, body, write)
 
         async with self.budget.lend(WINDOW * (3 + len(targets))):

@@ -6,6 +6,8 @@ each worker starts its own: ports and directories are always fresh, so they do n
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -23,13 +25,21 @@ hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Runs a test that is a coroutine function in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    wanted = pyfuncitem._fixtureinfo.argnames
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in wanted}))
+    return True
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_real_account() -> Iterator[None]:
     """No test sees the keys, profiles or proxies of whoever runs it, nor asks an instance for its role."""
     with pytest.MonkeyPatch.context() as environment:
-        for name in [
-            name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")
-        ]:
+        for name in [name for name in os.environ if name.startswith("AWS_") or name.lower().endswith("_proxy")]:
             environment.delenv(name)
         environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
         environment.setenv("AWS_CONFIG_FILE", os.devnull)

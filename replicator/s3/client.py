@@ -81,6 +81,12 @@ class Call:
     late_error: bool = False
 
 
+def encode_query(**parameters: str | int) -> str:
+    """A query string as S3 signs it: sorted, a space as "%20". Underscores in names stand for hyphens."""
+    pairs = sorted((name.replace("_", "-"), str(value)) for name, value in parameters.items())
+    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
+
+
 class S3Client:
     """Requests to one bucket at one endpoint. Use as an async context manager, in one event loop.
 
@@ -169,7 +175,7 @@ class S3Client:
         headers = self._signer.sign(call.method, target, [("host", self._host), *call.headers], digest)
         return await self._pool.request(call.method, target, headers, body, size=size, limit=call.limit)
 
-    def _payload(self, body: Body) -> tuple[bytes | bytearray | AsyncIterator[bytes], int, str]:
+    def _payload(self, body: Body) -> tuple[bytes | bytearray | AsyncIterator[bytes | bytearray], int, str]:
         """The bytes to send, how many, and what is signed for them: over TLS and for streams, that they are not."""
         if isinstance(body, Stream):
             return body.chunks, body.size, UNSIGNED

@@ -12,7 +12,7 @@ from replicator.store import Write
 
 META = "x-amz-meta-"
 _STAMP_HEADER = META + STAMP
-_MONTHS = {name: n for n, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), start=1)}
+_MONTHS = {name: n for n, name in enumerate(month_abbr[1:], start=1)}
 _CHECKSUMS = ("crc64nvme", "sha256", "sha1", "crc32c", "crc32")
 _ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
@@ -39,9 +39,7 @@ def _content_encoding(value: str | None) -> str | None:
 def attributes_of(headers: dict[str, str]) -> Attributes:
     """The attributes that an answer to GET or HEAD tells."""
     metadata = [
-        (name[len(META) :], value)
-        for name, value in headers.items()
-        if name.startswith(META) and name != _STAMP_HEADER
+        (name[len(META) :], value) for name, value in headers.items() if name.startswith(META) and name != _STAMP_HEADER
     ]
     return Attributes(
         content_type=headers.get("content-type"),

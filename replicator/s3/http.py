@@ -126,7 +126,17 @@ class _Exchange:
 class _Connection(asyncio.Protocol):
     """One socket; at most one exchange at a time."""
 
-    __slots__ = ("activity", "exchange", "fresh", "idle_since", "lost", "loop", "pending", "transport", "writable")
+    __slots__ = (
+        "activity",
+        "exchange",
+        "fresh",
+        "idle_since",
+        "lost",
+        "loop",
+        "pending",
+        "transport",
+        "writable",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -183,7 +193,7 @@ class _Connection(asyncio.Protocol):
             self.pending, self.activity = pending, now
         return now - self.activity > timeout
 
-    async def send(self, head: bytes, body: bytes | bytearray | AsyncIterator[bytes], size: int) -> None:
+    async def send(self, head: bytes, body: bytes | bytearray | AsyncIterator[bytes | bytearray], size: int) -> None:
         """Writes a request; returns early when an answer comes before all of the body is sent."""
         if isinstance(body, (bytes, bytearray)):
             if size < 65536:
@@ -232,7 +242,7 @@ class HttpPool:
         method: str,
         target: str,
         headers: Iterable[tuple[str, str]],
-        body: bytes | bytearray | AsyncIterator[bytes] = b"",
+        body: bytes | bytearray | AsyncIterator[bytes | bytearray] = b"",
         *,
         size: int = 0,
         limit: int,

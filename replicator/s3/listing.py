@@ -7,11 +7,10 @@ ended early without a word, or repeated their first page for ever).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from urllib.parse import urlencode
 
 from replicator.errors import UntrustworthyListing
 from replicator.model import Listed
-from replicator.s3.client import Call, S3Client
+from replicator.s3.client import Call, S3Client, encode_query
 from replicator.s3.xml import ListPage, MalformedXml, parse_list_page
 
 PAGE = 1000
@@ -50,12 +49,9 @@ async def list_page(
     client: S3Client, prefix: str, *, after: str = "", token: str | None = None, page_size: int = PAGE
 ) -> ListPage:
     """One page of ListObjectsV2; also notes the store's clock. Raises UntrustworthyListing for broken XML."""
-    query = {"encoding-type": "url", "list-type": "2", "max-keys": str(page_size), "prefix": prefix}
-    if token is not None:
-        query["continuation-token"] = token
-    elif after:
-        query["start-after"] = prefix + after
-    response = await client.send(Call("ListObjectsV2", "GET", query=urlencode(sorted(query.items()))))
+    where = {"continuation_token": token} if token is not None else {"start_after": prefix + after} if after else {}
+    query = encode_query(encoding_type="url", list_type=2, max_keys=page_size, prefix=prefix, **where)
+    response = await client.send(Call("ListObjectsV2", "GET", query=query))
     client.saw_clock(response)
     try:
         return parse_list_page(response.body, prefix)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import AsyncIterator
-from urllib.parse import quote, urlencode
-from xml.etree.ElementTree import Element  # noqa: S405 - only the type
+from urllib.parse import quote
+from xml.etree.ElementTree import Element
 
 from replicator.errors import NoSuchBucket, NoSuchKey, StoreError, Transient, Unsupported
 from replicator.model import Listed, ObjectState, Tags
 from replicator.multipart import Part
-from replicator.s3.client import SMALL_ANSWER, Call, S3Client
+from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
 from replicator.s3.headers import state_of, write_headers
 from replicator.s3.http import Response
 from replicator.s3.listing import list_objects, list_page
@@ -67,7 +67,7 @@ class S3Store:
         if pin is not None:
             headers.append(("if-match", f'"{pin.etag}"'))
             if pin.version_id is not None:
-                query = urlencode({"versionId": pin.version_id})
+                query = encode_query(versionId=pin.version_id)
         response = await self._send("GetObject", "GET", key, query=query, headers=headers, limit=limit)
         state = state_of(response.headers)
         expected = state.size if span is None else min(span.last + 1, state.size) - span.first
@@ -85,11 +85,11 @@ class S3Store:
         except NoSuchKey:
             return
 
-    def list(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
+    def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
         return list_objects(self.client, self.prefix, after=after)
 
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
-        query = urlencode({"tagging": "", **({"versionId": version_id} if version_id else {})})
+        query = encode_query(tagging="", **({"versionId": version_id} if version_id else {}))
         response = await self._send("GetObjectTagging", "GET", key, query=query)
         tags = parse_tags(response.body)
         if tags is None:
@@ -134,17 +134,13 @@ class S3Store:
             raise Transient("CreateMultipartUpload", self._about(key), "the answer names no upload")
         return upload
 
-    async def put_part(
-        self, key: str, upload: str, part: Part, body: Body, *, md5: bytes | None = None
-    ) -> str:
-        query = urlencode({"partNumber": part.number, "uploadId": upload})
+    async def put_part(self, key: str, upload: str, part: Part, body: Body, *, md5: bytes | None = None) -> str:
+        query = encode_query(partNumber=part.number, uploadId=upload)
         headers = [("content-md5", base64.b64encode(md5).decode())] if md5 is not None else []
         return _etag(await self._send("UploadPart", "PUT", key, query=query, headers=headers, body=body))
 
-    async def copy_part(
-        self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin
-    ) -> str:
-        query = urlencode({"partNumber": part.number, "uploadId": upload})
+    async def copy_part(self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin) -> str:
+        query = encode_query(partNumber=part.number, uploadId=upload)
         headers = [
             *_copy_source(source, source_key, pin),
             ("x-amz-copy-source-range", f"bytes={part.offset}-{part.last}"),
@@ -156,7 +152,7 @@ class S3Store:
         parts: dict[int, Listed] = {}
         marker = "0"
         while True:
-            query = urlencode({"part-number-marker": marker, "uploadId": upload})
+            query = encode_query(part_number_marker=marker, uploadId=upload)
             response = await self._send("ListParts", "GET", key, query=query)
             root = _document(response, "ListParts", self._about(key))
             for element in root:
@@ -172,7 +168,7 @@ class S3Store:
 
     async def list_uploads(self, key: str) -> list[str]:
         full = self.prefix + key
-        query = urlencode(sorted({"encoding-type": "url", "prefix": full, "uploads": ""}.items()))
+        query = encode_query(encoding_type="url", prefix=full, uploads="")
         response = await self.client.send(Call("ListMultipartUploads", "GET", query=query))
         root = _document(response, "ListMultipartUploads", self.client.bucket)
         uploads = [texts(element) for element in root if local_name(element) == "Upload"]
@@ -182,16 +178,21 @@ class S3Store:
         return [upload["UploadId"] for upload in mine if upload.get("UploadId")]
 
     async def complete_upload(self, key: str, upload: str, etags: list[str]) -> Written:
-        query = urlencode({"uploadId": upload})
+        query = encode_query(uploadId=upload)
         response = await self._send(
-            "CompleteMultipartUpload", "POST", key, query=query, body=complete_multipart(etags), late_error=True
+            "CompleteMultipartUpload",
+            "POST",
+            key,
+            query=query,
+            body=complete_multipart(etags),
+            late_error=True,
         )
         fields = _answer(response, "CompleteMultipartUpload", self._about(key))
         return Written(fields.get("ETag", "").strip('"'), response.headers.get("x-amz-version-id"))
 
     async def abort_upload(self, key: str, upload: str) -> None:
         try:
-            await self._send("AbortMultipartUpload", "DELETE", key, query=urlencode({"uploadId": upload}))
+            await self._send("AbortMultipartUpload", "DELETE", key, query=encode_query(uploadId=upload))
         except StoreError as error:
             if error.code not in ("NoSuchUpload", "HTTP 404"):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -10,6 +11,11 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from replicator.model import Listed, Tags
+
+_FORBIDDEN = re.compile(
+    rb"&#(?:x0*(?:[0-8bcef]|1[0-9a-f])|0*(?:[0-8]|1[124-9]|2[0-9]|3[01]));|[\x00-\x08\x0b\x0c\x0e-\x1f]", re.I
+)
+"""Control characters that XML 1.0 allows neither as such nor as a reference."""
 
 
 class MalformedXml(Exception):
@@ -71,9 +77,15 @@ def parse_list_page(document: bytes | bytearray, prefix: str) -> ListPage:
     """Reads a page of ListObjectsV2, keys relative to `prefix`. Raises MalformedXml.
 
     Keys are decoded as encoding-type=url wants it where the answer says that it did: some stores write a space as
-    "%20", some as "+", and all write a plus as "%2B".
+    "%20", some as "+", and all write a plus as "%2B". Then no control character can be in a key, but Ceph RGW echoes
+    the prefix that was asked for with them; these, which no XML parser takes, are dropped.
     """
-    root = parse(document)
+    try:
+        root = parse(document)
+    except MalformedXml:
+        if b"<EncodingType>url</EncodingType>" not in document:
+            raise
+        root = parse(_FORBIDDEN.sub(b"", document))
     if local_name(root) != "ListBucketResult":
         raise MalformedXml(f"is a {local_name(root)}, not a ListBucketResult")
     fields: dict[str, str] = {}

@@ -8,7 +8,15 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
-from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchBucket, NoSuchKey, NoSuchUpload, Transient, Unsupported
+from replicator.errors import (
+    ChangedMeanwhile,
+    Corrupted,
+    NoSuchBucket,
+    NoSuchKey,
+    NoSuchUpload,
+    Transient,
+    Unsupported,
+)
 from replicator.model import STAMP, Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part, composite_etag
 from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Stream, Write, Written
@@ -78,9 +86,7 @@ class Bucket:
         cuts = tuple(data[n : n + part_size] for n in range(0, len(data), part_size)) if part_size else ()
         etags = [hashlib.md5(cut).hexdigest() for cut in cuts]
         etag = (composite_etag(etags) if etags else None) or hashlib.md5(data).hexdigest()
-        stored = Stored(
-            data, etag, self.now, attributes or Attributes(), tags, parts=tuple(len(cut) for cut in cuts)
-        )
+        stored = Stored(data, etag, self.now, attributes or Attributes(), tags, parts=tuple(len(cut) for cut in cuts))
         self.objects[key] = stored
         return stored
 
@@ -89,7 +95,12 @@ class MemoryStore:
     """An ObjectStore on a Bucket. step: awaited before and after each effect, with the operation's name."""
 
     def __init__(
-        self, bucket: Bucket | None = None, *, name: str = "memory://bucket/", quirks: Quirks | None = None, step: Step = no_step
+        self,
+        bucket: Bucket | None = None,
+        *,
+        name: str = "memory://bucket/",
+        quirks: Quirks | None = None,
+        step: Step = no_step,
     ) -> None:
         self.bucket = bucket or Bucket()
         self.quirks = quirks or Quirks()
@@ -151,7 +162,7 @@ class MemoryStore:
         self.bucket.objects.pop(key, None)
         await self._after("DeleteObject", key)
 
-    async def list(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
+    async def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
         last = after
         while True:
             await self._before("ListObjectsV2", "")
@@ -204,9 +215,7 @@ class MemoryStore:
         await self._after("UploadPart", key)
         return etag
 
-    async def copy_part(
-        self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin
-    ) -> str:
+    async def copy_part(self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin) -> str:
         await self._before("UploadPartCopy", key)
         data = self._source(source, source_key, pin).data[part.offset : part.offset + part.size]
         return self._store_part(key, upload, part, data)
@@ -278,7 +287,9 @@ class MemoryStore:
             raise Corrupted("PutObject", key, "the bytes do not have that MD5", code="BadDigest")
 
     def _etag(self, data: bytes) -> str:
-        return hashlib.sha256(b"own" + data).hexdigest()[:32] if self.quirks.own_etags else hashlib.md5(data).hexdigest()
+        return (
+            hashlib.sha256(b"own" + data).hexdigest()[:32] if self.quirks.own_etags else hashlib.md5(data).hexdigest()
+        )
 
     def _publish(self, key: str, data: bytes, write: Write, parts: tuple[bytes, ...]) -> None:
         etag = (composite_etag([self._etag(part) for part in parts]) if parts else None) or self._etag(data)

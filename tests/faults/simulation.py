@@ -104,9 +104,7 @@ def _change(world: World, key: str, large: bool) -> None:
         attributes = _attributes(chooser) if kind == "metadata" else before.attributes
         tags = _tags(chooser) if kind == "tags" else before.tags
         modified = world.source.now if kind == "metadata" else before.modified
-        world.source.objects[key] = Stored(
-            before.data, before.etag, modified, attributes, tags, parts=before.parts
-        )
+        world.source.objects[key] = Stored(before.data, before.etag, modified, attributes, tags, parts=before.parts)
 
 
 def _attributes(chooser: random.Random) -> Attributes:
@@ -144,7 +142,7 @@ async def _worker(world: World, converger: Converger) -> None:
 
 async def run(seed: int, *, large: bool = False) -> World:
     """Plays one run to its end and returns what is there then."""
-    chooser = random.Random(seed)  # noqa: S311 - a simulation, not a secret
+    chooser = random.Random(seed)
     world = World(chooser, targets=[Bucket() for _ in range(chooser.choice((1, 1, 2)))])
     world.targets[0].now += chooser.choice((-5000.0, 0.0, 5000.0))
     own_etags = chooser.random() < 0.15

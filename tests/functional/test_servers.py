@@ -97,9 +97,7 @@ def test_stopping_ends_the_workers_too_even_those_that_ignore_the_signal(tmp_pat
         "import signal, socket, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         f"listening = socket.create_server(('127.0.0.1', {port})); time.sleep(60)"
     )
-    parent = (
-        f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(60)"
-    )
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {worker!r}]); time.sleep(60)"
     server = base.start("family", [sys.executable, "-c", parent], state=tmp_path)
     base.wait_until_ready(server, lambda: base.accepts(port))
 

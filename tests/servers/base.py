@@ -104,9 +104,7 @@ def running(
         server.stop(stop_with)
 
 
-def start(
-    name: str, command: Sequence[str | Path], *, state: Path, env: Mapping[str, str] | None = None
-) -> Server:
+def start(name: str, command: Sequence[str | Path], *, state: Path, env: Mapping[str, str] | None = None) -> Server:
     """Starts `command` with its output in `state`/NAME.log; the caller stops it."""
     log = state / f"{name}.log"
     with log.open("wb") as output:
@@ -189,9 +187,7 @@ def _living_members(session: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             # The second field, the program's name in parentheses, may hold spaces and parentheses itself.
-            state, _parent, _group, its_session = (
-                stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
-            )
+            state, _parent, _group, its_session = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
         except (OSError, ValueError):  # it ended while we looked
             continue
         if int(its_session) == session and state not in "ZX":

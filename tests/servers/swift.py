@@ -77,9 +77,7 @@ def missing() -> str | None:
 @contextmanager
 def serve(state: Path, *, name: str = "swift") -> Iterator[Endpoint]:
     """The temporary directory's file system must keep user attributes (tmpfs does since Linux 6.6)."""
-    swift = _Swift(
-        state, environment(), dict(zip(("proxy", "memcached", *BACKENDS), free_ports(5), strict=True))
-    )
+    swift = _Swift(state, environment(), dict(zip(("proxy", "memcached", *BACKENDS), free_ports(5), strict=True)))
     swift.write_configuration()
     with ExitStack() as servers:
         swift.start_all(servers)

@@ -106,9 +106,7 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
     "s3_put": (named("orders-eu", AWKWARD),),
     "s3_put_slash_encoded": (named("orders-eu", "2025/03/14/09:26-topic.dat"),),
-    "s3_complete_multipart": (
-        named("orders-eu", "backup/日本/📦.tar", event="ObjectCreated:CompleteMultipartUpload"),
-    ),
+    "s3_complete_multipart": (named("orders-eu", "backup/日本/📦.tar", event="ObjectCreated:CompleteMultipartUpload"),),
     "s3_delete": (named("orders-eu", "a+b.txt", event="ObjectRemoved:Delete"),),
     "s3_delete_marker": (named("orders-eu", "a b.txt", event="ObjectRemoved:DeleteMarkerCreated"),),
     "s3_lifecycle_expiration": (
@@ -150,12 +148,8 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
             time=datetime(2025, 3, 15, 8, tzinfo=UTC),
         ),
     ),
-    "eventbridge_tags_added": (
-        named("orders-eu", "tagged/file.txt", event="Object Tags Added", time=SECOND),
-    ),
-    "minio_webhook_put": (
-        named("photos", "2025%2Fsea+%26+sky%2Bsun+100%25.jpg", "2025/sea & sky+sun 100%.jpg"),
-    ),
+    "eventbridge_tags_added": (named("orders-eu", "tagged/file.txt", event="Object Tags Added", time=SECOND),),
+    "minio_webhook_put": (named("photos", "2025%2Fsea+%26+sky%2Bsun+100%25.jpg", "2025/sea & sky+sun 100%.jpg"),),
     "minio_webhook_tagging": (named("photos", "plain.jpg", event="ObjectCreated:PutTagging"),),
     "minio_webhook_delete": (named("photos", "a+b", "a b", event="ObjectRemoved:Delete"),),
     "minio_webhook_expiration": (
@@ -167,12 +161,8 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
     "ceph_put_encoded_looking": (
         named("science", "runs/a%20b%2Fc", "runs/a b/c", event="ObjectCreated:Copy", time=MICROSECOND),
     ),
-    "ceph_initiate_multipart": (
-        named("science", "runs/big.h5", event="ObjectCreated:Post", time=MICROSECOND),
-    ),
-    "ceph_lifecycle": (
-        named("science", "runs/old.h5", event="ObjectLifecycle:Expiration:Current", time=MICROSECOND),
-    ),
+    "ceph_initiate_multipart": (named("science", "runs/big.h5", event="ObjectCreated:Post", time=MICROSECOND),),
+    "ceph_lifecycle": (named("science", "runs/old.h5", event="ObjectLifecycle:Expiration:Current", time=MICROSECOND),),
     "r2_put": (named("assets", "img/50% off+more.png", "img/50% off more.png", event="PutObject"),),
     "r2_copy": (named("assets", "img/copy.png", event="CopyObject"),),
     "r2_delete": (named("assets", "img/gone.png", event="DeleteObject"),),
@@ -190,9 +180,7 @@ IGNORED = {
 POISON_SAMPLES = {
     "dynamodb_stream": "record 0: eventSource is 'aws:dynamodb', not a bucket",
     "sqs_batch": "record 0: eventSource is 'aws:sqs', not a bucket",
-    "sns_subscription_confirmation": (
-        "an SNS message of type 'SubscriptionConfirmation', not a notification"
-    ),
+    "sns_subscription_confirmation": ("an SNS message of type 'SubscriptionConfirmation', not a notification"),
     "eventbridge_other_service": "source is 'aws.ec2', not aws.s3",
 }
 
@@ -435,9 +423,13 @@ class TestBatch:
 
     def test_every_shape_is_read_inside_a_batch(self) -> None:
         *good, bad = messages_of(self.BATCH)
-        assert [
-            [change.candidates for change in parse_message(message.body).changes] for message in good
-        ] == [[(AWKWARD,)], [(AWKWARD,)], [("a b.txt",)], [("a b.txt",)], []]
+        assert [[change.candidates for change in parse_message(message.body).changes] for message in good] == [
+            [(AWKWARD,)],
+            [(AWKWARD,)],
+            [("a b.txt",)],
+            [("a b.txt",)],
+            [],
+        ]
         assert reason_of(bad.body).startswith("not JSON")
 
     def test_a_body_that_is_poison_or_empty_does_not_spoil_the_batch(self) -> None:
@@ -480,9 +472,7 @@ class TestBatch:
 
 
 # Anything JSON can say; and documents made of the names this module looks for, which get further into it.
-SCALARS = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=8)
-)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=8)
 NAMES = """
 Records Type Notification Message Sns Event s3:TestEvent detail-type source aws.s3 detail action eventSource
 aws:s3 minio:s3 aws:sqs eventName ObjectAccessed:Get eventTime s3 bucket name object key a%FF a+b body
@@ -491,9 +481,7 @@ attributes ApproximateReceiveCount messageId
 WORDS = st.sampled_from(NAMES.split())
 ANY_JSON = st.recursive(
     SCALARS | WORDS,
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(WORDS | st.text(max_size=4), inner, max_size=6)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS | st.text(max_size=4), inner, max_size=6),
     max_leaves=24,
 )
 
@@ -545,9 +533,7 @@ class TestProperties:
         assert key in candidates_of(shape(encode(key)))
 
     @given(KEYS, st.sampled_from(LITERAL_SHAPES))
-    def test_candidates_are_legal_keys_without_duplicates(
-        self, key: str, shape: Callable[[str], str]
-    ) -> None:
+    def test_candidates_are_legal_keys_without_duplicates(self, key: str, shape: Callable[[str], str]) -> None:
         candidates = candidates_of(shape(quote_plus(key)))
         assert all(is_key(candidate) for candidate in candidates)
         assert len(set(candidates)) == len(candidates)
