@@ -12,7 +12,8 @@ from replicator.store import Write
 
 META = "x-amz-meta-"
 _STAMP_HEADER = META + STAMP
-_MONTHS = {name: n for n, name in enumerate(month_abbr[1:], start=1)}
+_MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 _CHECKSUMS = ("crc64nvme", "sha256", "sha1", "crc32c", "crc32")
 _ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
