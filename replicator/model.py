@@ -117,6 +117,7 @@ class Did(Enum):
     DELETED = "deleted"
     IN_SYNC = "in sync"
     KEPT = "kept"
+    DIFFERS = "differs"
     FAILED = "failed"
 
 

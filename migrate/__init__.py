@@ -1,0 +1,1 @@
+"""The container: a bulk run that is told everything by its environment."""

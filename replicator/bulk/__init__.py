@@ -1,0 +1,1 @@
+"""Bulk migration: names keys by merging listings, and has them converged."""

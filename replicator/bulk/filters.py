@@ -1,0 +1,32 @@
+"""Which keys a run is about: --include and --exclude as `aws s3` has them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import translate
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One --include (include=True) or --exclude with its pattern, where '*' matches '/' too."""
+
+    include: bool
+    pattern: str
+
+
+class KeyFilter:
+    """Keys are included unless a rule says otherwise; the last rule that matches decides.
+
+    Patterns are matched against the whole key below the source's prefix, with case. A key that is not included is
+    not looked at on either side: it is neither copied nor deleted
+    (docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters).
+    """
+
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+        self._rules = [(rule.include, re.compile(translate(rule.pattern)).match) for rule in reversed(rules)]
+
+    def includes(self, key: str) -> bool:
+        """Whether the run is about this key."""
+        return next((include for include, match in self._rules if match(key)), True)

@@ -1,0 +1,112 @@
+"""Verification: looks at every object of both sides and names every difference. Changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from replicator.bulk.filters import KeyFilter
+from replicator.bulk.prefetch import prefetch
+from replicator.bulk.report import Report
+from replicator.converge import Converger
+from replicator.decide import Action, Do
+from replicator.diff import Row, merge_pages
+from replicator.errors import ReplicatorError
+from replicator.model import Deletes, Did, Evidence, Outcome
+from replicator.store import ObjectStore
+from replicator.workers import run_workers
+
+DIFFERENCE = {
+    Do.COPY: "differs",
+    Do.METADATA: "differs",
+    Do.TAGS: "differs",
+    Do.DELETE: "only at the target",
+}
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a verification found. Objects are counted once for each target.
+
+    same: equal ones, by evidence. different: differences, by kind. failed: could not be compared. not_kept: equal but
+    for what the target cannot hold.
+    """
+
+    same: Counter[Evidence] = field(default_factory=Counter)
+    different: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+    not_kept: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether everything was compared and nothing differs."""
+        return not self.failed and not self.different
+
+
+class Verification:
+    """Compares a source with its targets, object by object: bytes by the strongest evidence, attributes and tags."""
+
+    def __init__(
+        self,
+        source: ObjectStore,
+        targets: Sequence[ObjectStore],
+        *,
+        keys: KeyFilter,
+        concurrency: int,
+        report: Report,
+        findings: Findings,
+    ) -> None:
+        self._stores = (source, *targets)
+        self._targets = targets
+        self._keys = keys
+        self._concurrency = concurrency
+        self._report = report
+        self._findings = findings
+        self._looker = Converger(source, targets, deletes=Deletes.MIRROR)
+
+    async def run(self) -> Findings:
+        """Compares everything. Raises the StoreError of a listing that failed."""
+        work: asyncio.Queue[Row | None] = asyncio.Queue(4 * self._concurrency)
+
+        async def worker() -> None:
+            while (row := await work.get()) is not None:
+                await self._compare(row)
+
+        async def feed() -> None:
+            sides = [prefetch(store.list_pages()) for store in self._stores]
+            async for rows in merge_pages(sides[0], sides[1:]):
+                for row in rows:
+                    if self._keys.includes(row.key):
+                        await work.put(row)
+            for _ in range(self._concurrency):
+                await work.put(None)
+
+        jobs = iter([feed] + [worker] * self._concurrency)
+        await run_workers(self._concurrency + 1, lambda: next(jobs)())
+        return self._findings
+
+    async def _compare(self, row: Row) -> None:
+        try:
+            actions = await self._looker.look(row.key)
+        except ReplicatorError as error:
+            self._findings.failed += len(self._targets)
+            for store in self._targets:
+                self._report.add(Outcome(row.key, store.name, Did.FAILED, str(error), failure=error))
+            return
+        for store, action in zip(self._targets, actions, strict=True):
+            self._note(row.key, store, action)
+
+    def _note(self, key: str, store: ObjectStore, action: Action) -> None:
+        difference = DIFFERENCE.get(action.do)
+        if difference is None:
+            self._findings.same[action.evidence] += 1
+            self._findings.not_kept += bool(action.not_kept)
+            same = Outcome(key, store.name, Did.IN_SYNC, action.reason, action.evidence, not_kept=action.not_kept)
+            self._report.add(same)
+            return
+        if action.reason == "not at the target":
+            difference = "missing at the target"
+        self._findings.different[difference] += 1
+        self._report.add(Outcome(key, store.name, Did.DIFFERS, f"{difference}: {action.reason}", action.evidence))

@@ -1,0 +1,62 @@
+"""The command `replicator` and its exit codes.
+
+| code | meaning                                        |
+|------|------------------------------------------------|
+| 0    | all well                                       |
+| 1    | some objects failed or differ                  |
+| 2    | wrong usage or configuration; nothing was done |
+| 3    | refused by a brake; the message says how to go on |
+| 130  | interrupted                                    |
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from replicator import __version__
+from replicator.cli.migrate import migrate
+from replicator.cli.verify import verify
+from replicator.errors import ConfigurationError, Refused, ReplicatorError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="replicator")
+def cli() -> None:
+    """Copies and mirrors buckets between any S3-compatible endpoints.
+
+    A location is s3://BUCKET/PREFIX, BUCKET/PREFIX, or NAME:BUCKET/PREFIX for an endpoint of replicator.toml.
+    """
+
+
+cli.add_command(migrate)
+cli.add_command(verify)
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Runs the command line and exits with its code. Errors meant for people are one line each, on stderr."""
+    sys.exit(main(arguments))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The same, but returns the exit code."""
+    try:
+        code = cli.main(args=arguments, prog_name="replicator", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("replicator: interrupted; run it again to go on where it stopped", err=True)
+        return EXIT_INTERRUPTED
+    except ReplicatorError as error:
+        for line in str(error).splitlines():
+            click.echo(f"replicator: {line}", err=True)
+        if isinstance(error, ConfigurationError):
+            return EXIT_USAGE
+        return EXIT_REFUSED if isinstance(error, Refused) else EXIT_FAILED
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,99 @@
+"""Options that several verbs share, and what they come to: settings, filters, a running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from replicator.bulk.filters import KeyFilter, Rule
+from replicator.settings import Settings, read_config
+
+Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+RULES = "replicator.filters"
+
+
+class FilteringCommand(click.Command):
+    """A command that notes the order of --include and --exclude among each other: the last match decides."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[RULES] = _rules(args)
+        return super().parse_args(ctx, args)
+
+
+def _rules(arguments: list[str]) -> list[Rule]:
+    rules = []
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        option, equals, value = argument.partition("=")
+        if option in ("--include", "--exclude"):
+            pattern = value if equals else (arguments[position + 1] if position + 1 < len(arguments) else "")
+            rules.append(Rule(option == "--include", pattern))
+    return rules
+
+
+def location_options(command: Command) -> Command:
+    """SOURCE, TARGET... and how to reach them. The environment variables in README.md do the same."""
+    for side in ("target", "source"):
+        for name, text in (
+            ("endpoint", "URL of the store, AWS unless given"),
+            ("region", "region of the bucket"),
+            ("profile", "profile of the AWS configuration"),
+        ):
+            option = click.option(f"--{side}-{name}", metavar=name.upper(), help=f"{side.capitalize()}: {text}.")
+            command = option(command)
+    config = click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")
+    targets = click.argument("targets", metavar="[TARGET]...", nargs=-1)
+    source = click.argument("source", metavar="[SOURCE]", required=False)
+    return source(targets(config(command)))
+
+
+def run_options(command: Command) -> Command:
+    """What every run over two listings has."""
+    options = [
+        click.option("--include", multiple=True, metavar="PATTERN", help="Keys to take in; the last match decides."),
+        click.option("--exclude", multiple=True, metavar="PATTERN", help="Keys to leave alone; '*' matches '/' too."),
+        click.option("--concurrency", type=click.IntRange(1, 4096), help="Objects in flight.  [default: 64]"),
+        click.option("--report", type=click.Path(path_type=Path), help="A line of JSON for each object."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def settings_from(
+    source: str | None, targets: tuple[str, ...], config: Path | None, options: dict[str, object]
+) -> Settings:
+    """Settings from the environment, overridden by what the command line says. Raises ConfigurationError."""
+    overrides = {name.upper(): str(value) for name, value in options.items() if value is not None}
+    if source is not None:
+        overrides["SOURCE_BUCKET"] = source
+    return Settings.from_env({**os.environ, **overrides}, targets=targets, config=read_config(config))
+
+
+def key_filter() -> KeyFilter:
+    """The --include and --exclude of the command that is running."""
+    return KeyFilter(click.get_current_context().meta.get(RULES, []))
+
+
+def run_async(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """Runs a coroutine in a fresh event loop (uvloop where there is one); SIGTERM ends it as Ctrl-C does."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+        return runner.run(main())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

@@ -1,0 +1,92 @@
+"""replicator verify: compares everything, changes nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from replicator.bulk.filters import KeyFilter
+from replicator.bulk.report import Report, open_report
+from replicator.bulk.verify import Findings, Verification
+from replicator.cli.options import (
+    FilteringCommand,
+    key_filter,
+    location_options,
+    run_async,
+    run_options,
+    settings_from,
+)
+from replicator.cli.table import print_table
+from replicator.errors import StoreError
+from replicator.model import Did, Outcome
+from replicator.s3.opening import open_stores
+from replicator.settings import Settings
+
+
+@click.command(cls=FilteringCommand)
+@location_options
+@run_options
+def verify(
+    source: str | None,
+    targets: tuple[str, ...],
+    config: Path | None,
+    report: Path | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    **options: object,
+) -> int:
+    """Compare a bucket with its copies; name every difference.
+
+    Looks at every object on every side: bytes (by checksum, ETag or stamp), headers, metadata and tags. Changes
+    nothing. Exits with 1 when anything differs or could not be compared.
+    """
+    settings = settings_from(source, targets, config, options)
+    keys = key_filter()
+    with open_report(report) as lines:
+        return run_async(lambda: _verify(settings, keys, lines))
+
+
+class _Naming:
+    """Also prints every difference."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def add(self, outcome: Outcome) -> None:
+        """Reports an outcome; a difference is one line on stdout."""
+        self._report.add(outcome)
+        if outcome.did is not Did.IN_SYNC:
+            click.echo(f"{outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}")
+
+
+async def _verify(settings: Settings, keys: KeyFilter, report: Report) -> int:
+    began = time.monotonic()
+    findings = Findings()
+    problem = ""
+    async with open_stores(settings) as (source, targets):
+        verification = Verification(
+            source,
+            targets,
+            keys=keys,
+            concurrency=settings.concurrency,
+            report=_Naming(report),
+            findings=findings,
+        )
+        try:
+            await verification.run()
+        except StoreError as error:
+            problem = f"stopped: {error}"
+    rows = [(f"same by {evidence.value}", f"{count:,}") for evidence, count in findings.same.items()]
+    rows += [(kind, f"{count:,}") for kind, count in findings.different.items()]
+    rows += [
+        ("same but for what the target cannot keep", f"{findings.not_kept:,}"),
+        ("not comparable", f"{findings.failed:,}"),
+        ("seconds", f"{time.monotonic() - began:.1f}"),
+    ]
+    places = ", ".join(side.location for side in settings.targets)
+    print_table(f"verify {settings.source.location} against {places}", rows)
+    if problem:
+        click.echo(f"replicator: {problem}", err=True)
+    return 0 if findings.equal and not problem else 1

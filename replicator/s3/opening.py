@@ -1,0 +1,94 @@
+"""Opens the stores that settings name, and checks that they can be used before anything is done."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient
+from replicator.s3.client import Endpoint, Retry, S3Client
+from replicator.s3.credentials import keys_for
+from replicator.s3.store import S3Store
+from replicator.settings import Settings, Side
+
+PREFLIGHT = Retry(attempts=3)
+"""A wrong address should be reported within a second or two."""
+
+
+def endpoint_of(side: Side) -> Endpoint:
+    """AWS's endpoint of the region, or the one that was given.
+
+    Buckets go into the host name at AWS (except those with a dot, which its certificate does not cover), and into
+    the path elsewhere, unless the settings say otherwise.
+    """
+    region = side.region or "us-east-1"
+    suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    url = side.endpoint or f"https://s3.{region}.{suffix}"
+    virtual = ".amazonaws.com" in url and "." not in side.bucket
+    return Endpoint(url, region, virtual if side.addressing == "auto" else side.addressing == "virtual")
+
+
+@asynccontextmanager
+async def open_store(
+    side: Side,
+    *,
+    concurrency: int,
+    retry: Retry | None = None,
+    read_secret: Callable[[str], str] | None = None,
+) -> AsyncIterator[S3Store]:
+    """The store of one side; its connections are closed at the end. Raises ConfigurationError."""
+    keys = keys_for(side, read_secret=read_secret)
+    endpoint = endpoint_of(side)
+    client = S3Client(
+        endpoint,
+        side.bucket,
+        keys.current,
+        refresh=keys.refresh,
+        concurrency=concurrency,
+        retry=retry,
+        tls=_tls(side) if endpoint.url.startswith("https") else None,
+    )
+    async with client:
+        yield S3Store(client, side.prefix)
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[tuple[S3Store, list[S3Store]]]:
+    """Source and targets, each proved to be reachable and listable. Raises ConfigurationError."""
+    async with AsyncExitStack() as stack:
+        stores = []
+        for side in (settings.source, *settings.targets):
+            await check(side)
+            opened = open_store(side, concurrency=2 * settings.concurrency)
+            stores.append(await stack.enter_async_context(opened))
+        yield stores[0], stores[1:]
+
+
+async def check(side: Side) -> None:
+    """Proves that a side can be reached and listed with its keys; says which setting is wrong otherwise."""
+    upper = side.role.upper()
+    async with open_store(side, concurrency=1, retry=PREFLIGHT) as store:
+        try:
+            await store.check()
+        except AccessDenied as error:
+            raise ConfigurationError(
+                f"{side.role} {side.location}: access denied ({error.code}): check {upper}_ACCESS_KEY_ID and "
+                f"{upper}_SECRET_ACCESS_KEY or {upper}_PROFILE, and that they may list the bucket"
+            ) from error
+        except NoSuchBucket as error:
+            raise ConfigurationError(
+                f"{side.role} {side.location}: no such bucket at {store.client.endpoint.url}: check {upper}_BUCKET "
+                f"and {upper}_ENDPOINT"
+            ) from error
+        except Transient as error:
+            raise ConfigurationError(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
+        except StoreError as error:
+            raise ConfigurationError(f"{side.role} {side.location}: {error}") from error
+
+
+def _tls(side: Side) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=side.ca_bundle)
+    except OSError as error:
+        raise ConfigurationError(f"AWS_CA_BUNDLE={side.ca_bundle}: {error}") from error
