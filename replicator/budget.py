@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+
+
+class _Loan:
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: ByteBudget, size: int) -> None:
+        self._budget = budget
+        self._size = size
+
+    async def __aenter__(self) -> None:
+        await self._budget._take(self._size)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._budget._give_back(self._size)
 
 
 class ByteBudget:
@@ -16,24 +28,22 @@ class ByteBudget:
         self.lent = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @asynccontextmanager
-    async def lend(self, size: int) -> AsyncIterator[None]:
-        """Holds `size` bytes for the time of the block."""
-        if self._waiting or not self._fits(size):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append((size, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._give_back(size)
-                raise
-        else:
+    def lend(self, size: int) -> _Loan:
+        """Holds `size` bytes for the time of an `async with` block."""
+        return _Loan(self, size)
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and self._fits(size):
             self.lent += size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
         try:
-            yield
-        finally:
-            self._give_back(size)
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back(size)
+            raise
 
     def _fits(self, size: int) -> bool:
         return self.lent == 0 or self.lent + size <= self.total

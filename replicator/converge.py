@@ -29,7 +29,7 @@ from replicator.errors import (
     StoreError,
     Unsupported,
 )
-from replicator.model import Attributes, Deletes, Did, MiB, ObjectState, Observed, Outcome, Tags
+from replicator.model import Deletes, Did, MiB, ObjectState, Observed, Outcome, Tags
 from replicator.multipart import parts_of
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
@@ -37,8 +37,6 @@ from replicator.store import ObjectStore
 
 ROUNDS = 8
 """How often a key is looked at when its source changes under us, before that is reported."""
-
-PLAIN = Attributes()
 
 DONE = {
     Do.NOTHING: Did.IN_SYNC,
@@ -87,6 +85,7 @@ class Converger:
         self.confirm = confirm
         self._copier = Copier(source, budget=budget or ByteBudget(256 * MiB))
         self._clock = clock
+        self._server_side = any(target.can_copy_from(source) for target in targets)
 
     async def converge(self, key: str, listed: Row | None = None) -> list[Outcome]:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
@@ -120,9 +119,13 @@ class Converger:
     async def _copy_unseen(self, key: str, listed: Row, progress: list[_Progress]) -> bool:
         """The short way for a small object that no target lists: GET and PUT. False if it is not to be gone."""
         entry = listed.source
-        if entry is None or entry.size > SMALL or parts_of(entry.etag) is not None or any(listed.targets):
-            return False
-        if any(publisher.target.can_copy_from(self.source) for publisher in self.publishers):
+        if (
+            self._server_side
+            or entry is None
+            or entry.size > SMALL
+            or parts_of(entry.etag) is not None
+            or any(listed.targets)
+        ):
             return False
         try:
             observed, results = await self._copier.copy_unseen(key, entry.size, self.publishers)
@@ -314,9 +317,7 @@ class Converger:
 
 def _needs_audit(source: Observed) -> bool:
     """Whether an object has more than its bytes and a type, so that a target may have lost something."""
-    attributes = source.state.attributes
-    plain = replace(attributes, content_type=None)
-    return bool(source.tags or source.state.lost_metadata) or plain != PLAIN
+    return bool(source.tags or source.state.lost_metadata) or not source.state.attributes.only_type
 
 
 def _look_again(error: Exception | None) -> bool:

@@ -41,6 +41,19 @@ class Attributes:
     metadata: tuple[tuple[str, str], ...] = ()
     """User metadata as (name in lower case, value), sorted by name, without our own stamp."""
 
+    @property
+    def only_type(self) -> bool:
+        """Whether there is nothing beside a Content-Type, which every store keeps."""
+        others = (
+            self.content_encoding,
+            self.content_disposition,
+            self.content_language,
+            self.cache_control,
+            self.expires,
+            self.website_redirect,
+        )
+        return not self.metadata and others == (None,) * len(others)
+
 
 Tags = tuple[tuple[str, str], ...]
 """Object tags as (key, value), sorted by key."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ MAX_OBJECT = 5 * 1024 * GiB
 
 USUAL_PART_SIZES = tuple(n * MiB for n in (8, 16, 5, 64, 15, 32, 10, 100, 50, 128, 256, 512, 1024, 25, 20, 6, 12))
 """Part sizes that common tools use by default: tried first when a store does not tell its layout."""
+
+
+_MD5 = re.compile("[0-9a-fA-F]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,7 @@ def parts_of(etag: str) -> int | None:
 
 def is_md5(etag: str) -> bool:
     """Whether an ETag has the form of an MD5 digest, as single-part objects have it."""
-    if len(etag) != 32:
-        return False
-    return all(character in "0123456789abcdef" for character in etag.lower())
+    return _MD5.fullmatch(etag) is not None
 
 
 def promised_md5(etag: str) -> bytes | None:

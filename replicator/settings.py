@@ -2,63 +2,52 @@
 
 Precedence: command line, then SOURCE_* / TARGET_* variables, then the endpoint's table in replicator.toml, then AWS's
 own variables, then the AWS credential chain (replicator.s3.credentials).
+
+Plain dataclasses rather than pydantic, whose import alone costs 120 ms of CPU: twice what a cold Lambda or a short run
+spends on all the rest of this package.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from typing import Literal
 
 from replicator.errors import ConfigurationError
 from replicator.model import Deletes, MiB
 
-BUCKET = r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$"
+Role = Literal["source", "target"]
+Addressing = Literal["auto", "path", "virtual"]
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 """Looser than AWS's rule for new buckets: old ones and other vendors' may have capitals and underscores."""
 
-_FROZEN = ConfigDict(frozen=True, extra="forbid")
+_ENDPOINT = re.compile(r"https?://[^/\s?#@]+/?")
 
 
-def _blank_is_none(value: object) -> object:
-    """An empty variable (docker run --env NAME) means: not set."""
-    return None if isinstance(value, str) and not value.strip() else value
-
-
-Optional = Annotated[str | None, BeforeValidator(_blank_is_none)]
-OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_blank_is_none)]
-OptionalUrl = Annotated[str | None, BeforeValidator(_blank_is_none), Field(pattern=r"^https?://[^/\s]+/?$")]
-
-
-class Side(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
     """One bucket below one prefix at one endpoint, and how to get in.
 
-    prefix: "" or ends with "/". endpoint: None for AWS. role: "source" or "target", for messages. Secrets are not
-    shown by repr.
+    role: for messages. prefix: "" or ends with "/". endpoint: None for AWS. secret_id: of a secret in Secrets Manager
+    that holds the keys. ca_bundle: file of certificates to trust. Secrets are not shown by repr.
     """
 
-    model_config = _FROZEN
-
-    role: Literal["source", "target"]
-    bucket: str = Field(pattern=BUCKET)
+    role: Role
+    bucket: str
     prefix: str = ""
-    endpoint: OptionalUrl = None
-    region: Optional = None
-    profile: Optional = None
-    addressing: Literal["auto", "path", "virtual"] = "auto"
-    access_key_id: Optional = None
-    secret_access_key: OptionalSecret = None
-    session_token: OptionalSecret = None
-    secret_id: Optional = None
-    ca_bundle: Optional = None
-
-    @model_validator(mode="after")
-    def _whole_key(self) -> Side:
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("an access key needs both its id and its secret")
-        return self
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    addressing: Addressing = "auto"
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    secret_id: str | None = None
+    ca_bundle: str | None = None
 
     @property
     def location(self) -> str:
@@ -66,29 +55,19 @@ class Side(BaseModel):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """Everything a run needs to know.
 
-    concurrency: objects in flight. memory: bytes of objects held at once. deletes: whether the targets follow when
-    an object disappears.
+    deletes: whether the targets follow when an object disappears. concurrency: objects in flight. memory: bytes of
+    objects held at once.
     """
 
-    model_config = _FROZEN
-
     source: Side
-    targets: tuple[Side, ...] = Field(min_length=1)
+    targets: tuple[Side, ...]
     deletes: Deletes = Deletes.KEEP
-    concurrency: int = Field(default=64, ge=1, le=4096)
-    memory: int = Field(default=256 * MiB, ge=16 * MiB)
-
-    @model_validator(mode="after")
-    def _no_overlap(self) -> Settings:
-        places = [self.source, *self.targets]
-        for index, one in enumerate(places):
-            for other in places[index + 1 :]:
-                if _overlap(one, other):
-                    raise ValueError(f"{one.location} and {other.location} overlap: one would be copied into the other")
-        return self
+    concurrency: int = 64
+    memory: int = 256 * MiB
 
     @classmethod
     def from_env(
@@ -104,20 +83,38 @@ class Settings(BaseModel):
         one line for each bad setting; values of secrets are not in it.
         """
         problems: list[str] = []
-        source_text = environment.get("SOURCE_BUCKET", "")
-        target_texts = list(targets) or [environment.get("TARGET_BUCKET", "")]
-        source = _side("source", source_text, environment, config or {}, problems)
-        sides = [_side("target", text, environment, config or {}, problems) for text in target_texts]
-        fields: dict[str, object] = {"source": source, "targets": tuple(sides)}
-        for name, variable in (("deletes", "DELETES"), ("concurrency", "CONCURRENCY"), ("memory", "MEMORY_BYTES")):
-            if environment.get(variable):
-                fields[name] = environment[variable]
-        if problems:
+        texts = list(targets) or [environment.get("TARGET_BUCKET", "")]
+        source = _side("source", environment.get("SOURCE_BUCKET", ""), environment, config or {}, problems)
+        sides = [_side("target", text, environment, config or {}, problems) for text in texts]
+        deletes = environment.get("DELETES") or Deletes.KEEP.value
+        if deletes not in {choice.value for choice in Deletes}:
+            problems.append(f"DELETES={deletes!r}: must be mirror or keep")
+        concurrency = _number(environment, "CONCURRENCY", 64, range(1, 4097), problems)
+        memory = _number(environment, "MEMORY_BYTES", 256 * MiB, range(16 * MiB, 2**50), problems)
+        known = tuple(side for side in sides if side is not None)
+        if source is not None:
+            problems += _overlaps([source, *known])
+        if problems or source is None:
             raise ConfigurationError("\n".join(problems))
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise ConfigurationError("\n".join(_explain(error, {}))) from None
+        return cls(source=source, targets=known, deletes=Deletes(deletes), concurrency=concurrency, memory=memory)
+
+
+def _number(environment: Mapping[str, str], name: str, default: int, allowed: range, problems: list[str]) -> int:
+    text = environment.get(name) or str(default)
+    if not (text.isascii() and text.isdecimal() and int(text) in allowed):
+        problems.append(f"{name}={text!r}: must be a whole number from {allowed.start} to {allowed.stop - 1}")
+        return default
+    return int(text)
+
+
+def _overlaps(sides: Sequence[Side]) -> list[str]:
+    """A line for each pair of sides of which one would be copied into the other."""
+    return [
+        f"{one.location} and {other.location} overlap: one would be copied into the other"
+        for index, one in enumerate(sides)
+        for other in sides[index + 1 :]
+        if _overlap(one, other)
+    ]
 
 
 def _overlap(one: Side, other: Side) -> bool:
@@ -126,7 +123,7 @@ def _overlap(one: Side, other: Side) -> bool:
 
 
 def _side(
-    role: Literal["source", "target"],
+    role: Role,
     text: str,
     environment: Mapping[str, str],
     config: Mapping[str, object],
@@ -138,28 +135,40 @@ def _side(
         problems.append(f"{variable} is not set: give the {role} as a bucket, bucket/prefix or s3://bucket/prefix")
         return None
     name, bucket, prefix = split_location(text.strip())
-    fields: dict[str, object] = {"role": role, "bucket": bucket, "prefix": prefix}
+    fields: dict[str, str] = {}
     if name is not None:
-        table = _endpoint_table(name, config)
+        table = _endpoint_table(name, config, problems)
         if table is None:
-            problems.append(f"{text}: replicator.toml has no [endpoints.{name}]")
             return None
         fields.update(table)
     own = (name or role).upper().replace("-", "_") + "_"
     variables = _variables(role, own)
-    for field, candidates in variables.items():
+    for attribute, candidates in variables.items():
         given = next((one for one in candidates if environment.get(one, "").strip()), None)
-        if given is not None and (field not in fields or given == candidates[0]):
-            fields[field] = environment[given]
+        if given is not None and (attribute not in fields or given == candidates[0]):
+            fields[attribute] = environment[given].strip()
     if fields.get("profile") and not environment.get(f"{own}ACCESS_KEY_ID"):
-        for field in ("access_key_id", "secret_access_key", "session_token"):
-            fields.pop(field, None)  # the profile's keys are meant, not AWS_ACCESS_KEY_ID
-    try:
-        return Side.model_validate(fields)
-    except ValidationError as error:
-        spoken = {field: candidates[0] for field, candidates in variables.items()}
-        problems.extend(_explain(error, {**spoken, "bucket": variable}))
-        return None
+        for attribute in ("access_key_id", "secret_access_key", "session_token"):
+            fields.pop(attribute, None)  # the profile's keys are meant, not AWS_ACCESS_KEY_ID
+    found = _faults(variable, bucket, fields, {attribute: names[0] for attribute, names in variables.items()})
+    problems += found
+    return None if found else Side(role=role, bucket=bucket, prefix=prefix, **fields)  # type: ignore[arg-type]
+
+
+def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mapping[str, str]) -> list[str]:
+    """One line for each bad field: its variable, what was given (never a secret), what is wanted."""
+    faults = []
+    if not _BUCKET.fullmatch(bucket):
+        faults.append(f"{variable}={bucket!r}: is no bucket's name")
+    endpoint = fields.get("endpoint")
+    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
+        faults.append(f"{spoken['endpoint']}={endpoint!r}: must be http(s)://HOST[:PORT]")
+    addressing = fields.get("addressing", "auto")
+    if addressing not in ("auto", "path", "virtual"):
+        faults.append(f"{spoken['addressing']}={addressing!r}: must be auto, path or virtual")
+    if ("access_key_id" in fields) != ("secret_access_key" in fields):
+        faults.append(f"{spoken['access_key_id']} and {spoken['secret_access_key']}: give both or neither")
+    return faults
 
 
 def _variables(role: str, own: str) -> dict[str, tuple[str, ...]]:
@@ -193,12 +202,21 @@ def split_location(text: str) -> tuple[str | None, str, str]:
     return name, bucket, prefix if not prefix or prefix.endswith("/") else prefix + "/"
 
 
-def _endpoint_table(name: str, config: Mapping[str, object]) -> dict[str, object] | None:
+_TABLE = {"url": "endpoint", "region": "region", "profile": "profile", "addressing": "addressing"}
+
+
+def _endpoint_table(name: str, config: Mapping[str, object], problems: list[str]) -> dict[str, str] | None:
+    """The fields of [endpoints.NAME]: url, region, profile, addressing. Keys come from NAME_ACCESS_KEY_ID."""
     endpoints = config.get("endpoints")
     table = endpoints.get(name) if isinstance(endpoints, dict) else None
     if not isinstance(table, dict):
+        problems.append(f"{name}: replicator.toml has no [endpoints.{name}]")
         return None
-    return {("endpoint" if key == "url" else key): value for key, value in table.items()}
+    unknown = [key for key, value in table.items() if key not in _TABLE or not isinstance(value, str)]
+    if unknown:
+        problems.append(f"replicator.toml: [endpoints.{name}] takes strings for {', '.join(_TABLE)}, not {unknown[0]}")
+        return None
+    return {_TABLE[key]: value for key, value in table.items()}
 
 
 def read_config(path: Path | None) -> Mapping[str, object]:
@@ -210,18 +228,3 @@ def read_config(path: Path | None) -> Mapping[str, object]:
         return tomllib.loads(chosen.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{chosen}: {error}") from error
-
-
-def _explain(error: ValidationError, variables: Mapping[str, str]) -> list[str]:
-    """One line for each bad field: its variable, what was given (never a secret), what is wanted."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        field = ".".join(str(step) for step in problem["loc"])
-        name = variables.get(field, field.upper() if field in ("deletes", "concurrency") else field)
-        if field == "memory":
-            name = "MEMORY_BYTES"
-        secret = "secret" in field or "token" in field or not field
-        given = "" if secret else f"={problem['input']!r}"
-        message = problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}{given}: {message}" if name else message)
-    return lines

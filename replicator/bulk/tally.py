@@ -14,7 +14,8 @@ WRITES = frozenset({Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED})
 class Tally:
     """Counters of one run. Objects are counted once for each target.
 
-    failed: keys that failed when they were last tried. found: (objects, bytes) that need work, as far as listed.
+    compared: keys of the source looked at in this pass. failed: keys that failed when they were last tried.
+    found: objects and bytes that need work in this pass, as far as listed.
     listing_done: whether all of them are found. extra: listed only at a target.
     """
 
@@ -36,7 +37,7 @@ class Tally:
         self.passes += 1
         self.pass_writes = 0
         self.failed = 0
-        self.extra = 0
+        self.extra = self.compared = 0
         self.found_objects = self.found_bytes = self.worked_bytes = 0
         self.listing_done = False
 

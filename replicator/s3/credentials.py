@@ -25,9 +25,6 @@ class StaticKeys:
         """The keys of the moment; does not block."""
         return self._keys
 
-    async def refresh(self) -> None:
-        """Nothing to do."""
-
 
 class ChainKeys:
     """Keys from botocore's chain; fetched anew, in a thread, before they expire."""
@@ -76,8 +73,7 @@ def keys_for(side: Side, *, read_secret: Callable[[str], str] | None = None) -> 
     if side.secret_id is not None:
         return StaticKeys(_parse_secret(side, (read_secret or _secrets_manager)(side.secret_id)))
     if side.access_key_id is not None and side.secret_access_key is not None:
-        token = side.session_token.get_secret_value() if side.session_token else None
-        return StaticKeys(Keys(side.access_key_id, side.secret_access_key.get_secret_value(), token))
+        return StaticKeys(Keys(side.access_key_id, side.secret_access_key, side.session_token))
     return ChainKeys(side)
 
 

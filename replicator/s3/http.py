@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import httptools
@@ -20,6 +21,11 @@ LARGE_BODY = 1024 * 1024
 
 IDLE_REUSE = 15.0
 """Seconds after which an idle connection is not used again: services close theirs from about 20 s on."""
+
+
+@lru_cache(maxsize=512)
+def _header_name(name: bytes) -> str:
+    return name.decode("latin-1").lower()
 
 
 class Origin(NamedTuple):
@@ -68,7 +74,7 @@ class _Exchange:
         self.keep_alive = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode("latin-1").lower()
+        key = _header_name(name)
         text = value.decode("utf-8", "surrogateescape")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
 

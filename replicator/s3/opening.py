@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient
 from replicator.s3.client import Endpoint, Retry, S3Client
-from replicator.s3.credentials import keys_for
+from replicator.s3.credentials import ChainKeys, keys_for
 from replicator.s3.store import S3Store
 from replicator.settings import Settings, Side
 
@@ -44,7 +44,7 @@ async def open_store(
         endpoint,
         side.bucket,
         keys.current,
-        refresh=keys.refresh,
+        refresh=keys.refresh if isinstance(keys, ChainKeys) else None,
         concurrency=concurrency,
         retry=retry,
         tls=_tls(side) if endpoint.url.startswith("https") else None,
