@@ -41,8 +41,8 @@ class ByteBudget:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._give_back(size)
+            granted = turn.done() and not turn.cancelled()
+            self._give_back(size if granted else 0)
             raise
 
     def _fits(self, size: int) -> bool:

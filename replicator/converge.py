@@ -27,16 +27,21 @@ from replicator.errors import (
     ReplicatorError,
     SourceKeepsChanging,
     StoreError,
+    TooLargeForNow,
     Unsupported,
 )
 from replicator.model import Deletes, Did, MiB, ObjectState, Observed, Outcome, Tags
 from replicator.multipart import parts_of
+from replicator.parts import RESUME_FROM
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
 from replicator.store import ObjectStore
 
 ROUNDS = 8
 """How often a key is looked at when its source changes under us, before that is reported."""
+
+SLOWEST = 20 * MiB
+"""Bytes per second at which a single-part object is expected to stream, when there is a deadline."""
 
 DONE = {
     Do.NOTHING: Did.IN_SYNC,
@@ -66,6 +71,7 @@ class Converger:
     """Converges keys of one source to its targets.
 
     deletes: what to do at the targets when the source's object is gone. budget: bytes in memory for all keys.
+    resume_from: size in bytes from which interrupted uploads are taken up again.
     confirm: ask the source again after every write. A bulk run may leave that to its next pass, for new keys.
     """
 
@@ -77,28 +83,31 @@ class Converger:
         deletes: Deletes,
         budget: ByteBudget | None = None,
         confirm: bool = True,
+        resume_from: int = RESUME_FROM,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.publishers = [Publisher(target) for target in targets]
         self.deletes = deletes
         self.confirm = confirm
-        self._copier = Copier(source, budget=budget or ByteBudget(256 * MiB))
+        self._copier = Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from)
         self._clock = clock
         self._server_side = any(target.can_copy_from(source) for target in targets)
 
-    async def converge(self, key: str, listed: Row | None = None) -> list[Outcome]:
+    async def converge(self, key: str, listed: Row | None = None, *, seconds: float | None = None) -> list[Outcome]:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
 
         Idempotent. Never raises a ReplicatorError: what failed is an outcome FAILED with its error, and one target's
-        failure does not hold back the others. listed: what listings said, which may save asking.
+        failure does not hold back the others. listed: what listings said, which may save asking. seconds: in which it
+        has to be done: an object that cannot be resumed and is too large for that is not begun.
         """
         started = self._clock()
+        deadline = None if seconds is None else started + seconds
         progress = [_Progress() for _ in self.publishers]
         try:
             unseen = listed is not None and not self.confirm and await self._copy_unseen(key, listed, progress)
             if not unseen:
-                await self._rounds(key, progress)
+                await self._rounds(key, progress, deadline)
         except ReplicatorError as error:
             for one in progress:
                 one.error = one.error or error
@@ -138,11 +147,12 @@ class Converger:
             return False
         return not observed.tags or await self._unchanged(key, observed)
 
-    async def _rounds(self, key: str, progress: list[_Progress]) -> None:
+    async def _rounds(self, key: str, progress: list[_Progress], deadline: float | None) -> None:
         """Looks, acts and looks again until the source is the one that was acted upon."""
         source = await self._observe_source(key)
         for _ in range(ROUNDS):
             try:
+                self._check_time(key, source, deadline)
                 wrote = await self._round(key, source, progress)
             except (NoSuchKey, ChangedMeanwhile, Corrupted):  # the source is another one by now
                 wrote = True
@@ -154,6 +164,17 @@ class Converger:
             source = again
         errors = [one.error for one in progress if one.error is not None]
         raise errors[0] if errors else SourceKeepsChanging(f"{self.source.name}{key} changed {ROUNDS} times")
+
+    def _check_time(self, key: str, source: Observed | None, deadline: float | None) -> None:
+        """Refuses what would surely be cut off: a part-less object has nothing to go on from the next time."""
+        if deadline is None or source is None or parts_of(source.state.etag) is not None:
+            return
+        left = deadline - self._clock()
+        if source.state.size > max(SMALL, left * SLOWEST):
+            raise TooLargeForNow(
+                f"{key!r}: {source.state.size} bytes in one part are too many for the {left:.0f} s left: "
+                "copy it with `replicator migrate`"
+            )
 
     async def _round(self, key: str, source: Observed | None, progress: list[_Progress]) -> bool:
         """Acts once on what the source was seen to be; whether anything was, or may have been, written."""
@@ -203,7 +224,7 @@ class Converger:
         one.did, one.wrote, one.copied, one.error = Did.COPIED, one.action, result, None
         one.bytes += result.bytes
         one.not_kept = frozenset(result.not_kept)
-        if _needs_audit(source):
+        if _needs_audit(source) or result.resumed:
             try:
                 await self._audit(key, source, publisher, one, result.state)
             except StoreError as error:
@@ -218,6 +239,8 @@ class Converger:
         if not ours:
             raise ChangedMeanwhile("HeadObject", key, "another object is there after writing")
         difference = compare_attributes(source.state.attributes, state.attributes)
+        if difference.differing and one.copied is not None and one.copied.resumed:
+            raise ChangedMeanwhile("HeadObject", key, "the upload that was resumed had older attributes")
         lost = {*difference.differing, *difference.renamed}
         if source.state.lost_metadata:
             lost.add(f"{source.state.lost_metadata} metadata entries that the source cannot tell")

@@ -24,7 +24,7 @@ from replicator.errors import ChangedMeanwhile, Corrupted
 from replicator.layout import find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import parts_of, promised_md5
-from replicator.parts import PartCopy
+from replicator.parts import RESUME_FROM, PartCopy
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import pin_of
 from replicator.server_side import copy_server_side
@@ -40,13 +40,17 @@ Result = Copied | Exception
 class Copier:
     """Copies objects from one source store.
 
-    budget: bytes that all copies together may hold. parallel: parts of one object in flight.
+    budget: bytes that all copies together may hold. parallel: parts of one object in flight. resume_from: size in
+    bytes from which interrupted uploads are kept and taken up again.
     """
 
-    def __init__(self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 8) -> None:
+    def __init__(
+        self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 8, resume_from: int = RESUME_FROM
+    ) -> None:
         self.source = source
         self.budget = budget
         self.parallel = parallel
+        self.resume_from = resume_from
 
     async def copy(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
         """Copies the version `observed` to every target; one result or error for each, in order.
@@ -83,7 +87,10 @@ class Copier:
         state = observed.state
         cut = await find_cut(self.source, key, state)
         if cut.layout is not None:
-            return await PartCopy(self.source, key, observed, self.budget, self.parallel).run(cut, targets)
+            copy = PartCopy(
+                self.source, key, observed, self.budget, parallel=self.parallel, resume_from=self.resume_from
+            )
+            return await copy.run(cut, targets)
         if state.size > SMALL:
             return await StreamCopy(self.source, key, observed, self.budget).run(targets)
         async with self.budget.lend(state.size):

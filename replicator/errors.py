@@ -5,6 +5,7 @@ ReplicatorError
 ├── Refused                   a brake held back something dangerous; the text says how on   (exit 3)
 ├── PoisonMessage             a notification that can never be understood: dead-letter it
 ├── SourceKeepsChanging       retry later: the source changed in every round we looked at it
+├── TooLargeForNow            retry with more time: it would be cut off, and has no parts to go on from
 └── StoreError                one request on one object of one store
     ├── Transient             retry: 5xx, reset, time-out, truncated body
     │   └── Throttled         retry more slowly: SlowDown, 429
@@ -48,6 +49,10 @@ class PoisonMessage(ReplicatorError):
 
 class SourceKeepsChanging(ReplicatorError):
     """The source was another one after each write to the target. Retry when its writer is slower."""
+
+
+class TooLargeForNow(ReplicatorError):
+    """An object that cannot be copied in the time that is left, nor resumed. A run without a time limit can."""
 
 
 class StoreError(ReplicatorError):

@@ -1,4 +1,8 @@
-"""Copies a multipart object part by part, to several targets, so that its ETag stays the source's."""
+"""Copies a multipart object part by part, to several targets, so that its ETag stays the source's.
+
+A large object that is interrupted goes on from the parts that are at the target: they need no notes of ours, since the
+composite ETag proves before completion that all parts belong together.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from dataclasses import dataclass, field
 
 from replicator.broadcast import broadcast
 from replicator.budget import ByteBudget
-from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreError
+from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreError, Transient
 from replicator.layout import Cut, find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, composite_etag, is_md5
@@ -22,6 +26,10 @@ IN_MEMORY = 64 * MiB
 """Parts up to this size are held as a whole, so that the wire can send them again; larger ones stream."""
 
 
+RESUME_FROM = 64 * MiB
+"""Unfinished uploads of objects of this size are kept when they are interrupted, and looked for at the start."""
+
+
 @dataclass(slots=True)
 class Upload:
     """One unfinished multipart upload at one target, and what became of it."""
@@ -31,18 +39,29 @@ class Upload:
     lost: tuple[str, ...]
     etags: dict[int, str] = field(default_factory=dict)
     error: Exception | None = None
+    resumed: bool = False
 
 
 class PartCopy:
     """One multipart object on its way to its targets."""
 
-    def __init__(self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, parallel: int) -> None:
+    def __init__(
+        self,
+        source: ObjectStore,
+        key: str,
+        observed: Observed,
+        budget: ByteBudget,
+        *,
+        parallel: int,
+        resume_from: int = RESUME_FROM,
+    ) -> None:
         self.source = source
         self.key = key
         self.observed = observed
         self.state = observed.state
         self.budget = budget
         self.parallel = parallel
+        self.resumable = observed.state.size >= resume_from
 
     async def run(self, cut: Cut, targets: Sequence[Publisher]) -> list[Copied | Exception]:
         """One result or error for each target, in order.
@@ -65,31 +84,58 @@ class PartCopy:
     ) -> list[Copied | Exception]:
         """One transfer of all parts. digests: filled with the parts' MD5s as they are read, None to trust."""
         uploads: list[Upload] = []
+        interrupted = True
         try:
             for publisher in targets:
-                upload = await self._start(publisher, stamped=digests is not None)
+                upload = await self._start(publisher, layout, stamped=digests is not None)
                 uploads.append(upload)
             await self._transfer(layout, uploads, digests)
-            return [await self._finish(layout, upload, digests) for upload in uploads]
+            results = [await self._finish(layout, upload, digests) for upload in uploads]
+            interrupted = False
+            return results
+        except StoreError as error:
+            interrupted = isinstance(error, Transient)
+            raise
         finally:
-            await asyncio.shield(self._abort(uploads))
+            await asyncio.shield(self._abort(uploads, keep=interrupted and self.resumable))
 
-    async def _start(self, publisher: Publisher, *, stamped: bool) -> Upload:
+    async def _start(self, publisher: Publisher, layout: Layout, *, stamped: bool) -> Upload:
+        """Starts an upload, or finds the one to go on with. A stamped one is never taken up: it may have no stamp."""
         write = write_of(self.observed, stamp=self.state.etag if stamped else None)
         try:
+            if self.resumable and not stamped:
+                found = await self._resume(publisher, layout)
+                if found is not None:
+                    return found
             upload, lost = await publisher.create_upload(self.key, write)
         except StoreError as error:
             return Upload(publisher, "", (), error=error)
         return Upload(publisher, upload, lost)
+
+    async def _resume(self, publisher: Publisher, layout: Layout) -> Upload | None:
+        """The newest unfinished upload of this key whose parts have the right sizes."""
+        sizes = {part.number: part.size for part in layout}
+        for name in await publisher.target.list_uploads(self.key):
+            try:
+                stored = await publisher.target.list_parts(self.key, name)
+            except NoSuchUpload:
+                continue
+            if stored and all(sizes.get(number) == entry.size for number, entry in stored.items()):
+                etags = {number: entry.etag for number, entry in stored.items()}
+                return Upload(publisher, name, (), etags=etags, resumed=True)
+        return None
 
     async def _transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
         parts = iter(layout)
 
         async def work(mine: Iterator[Part]) -> None:
             for part in mine:
-                live = [upload for upload in uploads if upload.error is None]
-                if not live:
+                wanting = [upload for upload in uploads if upload.error is None]
+                if not wanting:
                     return
+                live = [upload for upload in wanting if part.number not in upload.etags]
+                if not live:
+                    continue
                 if part.size <= IN_MEMORY:
                     await self._part_in_memory(part, live, digests)
                 else:
@@ -143,7 +189,7 @@ class PartCopy:
             state = await self._read_back(upload.publisher)
         except StoreError as error:
             return error
-        return Copied(evidence, self.state.size, upload.lost, state)
+        return Copied(evidence, self.state.size, upload.lost, state, upload.resumed)
 
     async def _prove(
         self, layout: Layout, etags: list[str], digests: dict[int, bytes] | None, publisher: Publisher
@@ -190,9 +236,10 @@ class PartCopy:
             raise ChangedMeanwhile("HeadObject", self.key, "another object is there after completing the upload")
         return state
 
-    async def _abort(self, uploads: list[Upload]) -> None:
+    async def _abort(self, uploads: list[Upload], *, keep: bool) -> None:
+        """Drops what was not completed. keep: leaves it for a later run to go on with."""
         for upload in uploads:
-            if upload.id:
+            if upload.id and not (keep or (self.resumable and isinstance(upload.error, Transient))):
                 try:
                     await upload.publisher.target.abort_upload(self.key, upload.id)
                 except StoreError as error:

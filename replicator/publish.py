@@ -19,14 +19,16 @@ DEFAULT_CLASSES = frozenset({"", "STANDARD"})
 class Copied:
     """What a copy to one target brought.
 
-    evidence: what proves the copy. bytes: sent. not_kept: what the target refused. state: the target's object as it
-    was read back after publishing, where that was done.
+    evidence: what proves the copy. bytes: sent. not_kept: what the target refused.
+    state: the target's object as it was read back after publishing, where that was done.
+    resumed: an upload begun earlier was completed, whose attributes may be those of then.
     """
 
     evidence: Evidence
     bytes: int
     not_kept: tuple[str, ...] = ()
     state: ObjectState | None = None
+    resumed: bool = False
 
 
 def write_of(observed: Observed, *, stamp: str | None = None, md5: bytes | None = None) -> Write:

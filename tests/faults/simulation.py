@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from replicator.converge import Converger
 from replicator.errors import Throttled, Transient
 from replicator.model import Attributes, Deletes, Did, MiB, Tags
+from replicator.parts import RESUME_FROM
 from replicator.store import Fetched, Pin, Span
 from tests.fakes.memory import Bucket, MemoryStore, Quirks, Stored
 
@@ -158,8 +159,10 @@ async def run(seed: int, *, large: bool = False) -> World:
     ]
     world.writers = 2
     writers = [_write(world, chooser.randrange(2, 9), large) for _ in range(world.writers)]
+    resume_from = chooser.choice((0, RESUME_FROM))
     workers = [
-        _worker(world, Converger(source, targets, deletes=Deletes.MIRROR)) for _ in range(chooser.choice((1, 2, 4)))
+        _worker(world, Converger(source, targets, deletes=Deletes.MIRROR, resume_from=resume_from))
+        for _ in range(chooser.choice((1, 2, 4)))
     ]
     await asyncio.gather(*writers, *workers)
     return world

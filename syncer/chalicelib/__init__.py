@@ -1,0 +1,1 @@
+"""Code of the Lambda that is not a handler."""

@@ -1,0 +1,1 @@
+"""make demo: the whole product once, on loopback, in under a minute."""
