@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -81,7 +81,7 @@ def _keys(notification: Notification, bucket: str, prefix: str) -> tuple[str, ..
     return tuple(key.removeprefix(prefix) for key in candidates if key.startswith(prefix) and key != prefix)
 
 
-def _handled(read: _Read, tasks: dict[str, asyncio.Future[list[Outcome]]]) -> Handled:
+def _handled(read: _Read, tasks: Mapping[str, asyncio.Future[list[Outcome]]]) -> Handled:
     if read.error is not None or read.ignored is not None:
         return Handled(read.message, read.error, read.ignored, read.changed)
     outcomes: list[Outcome] = []

@@ -24,7 +24,7 @@ BATCH = 10
 
 def backoff(receive_count: int) -> int:
     """Seconds until a failed message is tried again: 10, 20, 40 ... 900."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(max(receive_count - 1, 0), 10))
+    return min(LONGEST_WAIT, FIRST_WAIT << min(max(receive_count - 1, 0), 10))
 
 
 class SqsQueue:

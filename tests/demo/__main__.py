@@ -27,6 +27,7 @@ from tests.servers.lab import boto_client
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
     from mypy_boto3_sqs import SQSClient
 
 MiB = 1024 * 1024
@@ -135,7 +136,7 @@ def fill(source: S3Client) -> int:
 
 def put_parts(source: S3Client, key: str, data: bytes, size: int) -> None:
     upload = source.create_multipart_upload(Bucket=SOURCE, Key=key)["UploadId"]
-    parts = []
+    parts: list[CompletedPartTypeDef] = []
     for number, offset in enumerate(range(0, len(data), size), start=1):
         body = data[offset : offset + size]
         part = source.upload_part(Bucket=SOURCE, Key=key, UploadId=upload, PartNumber=number, Body=body)
