@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 Result = TypeVar("Result")
-Chunk = bytes | bytearray
+Chunk = bytes | bytearray | memoryview
 
 AHEAD = 1
 """Chunks that wait for each consumer beside the one it is working on."""

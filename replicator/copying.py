@@ -28,7 +28,7 @@ from replicator.parts import RESUME_FROM, PartCopy
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import pin_of
 from replicator.server_side import copy_server_side
-from replicator.store import ObjectStore
+from replicator.store import Data, ObjectStore
 from replicator.streaming import StreamCopy
 
 SMALL = 8 * MiB
@@ -45,7 +45,7 @@ class Copier:
     """
 
     def __init__(
-        self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 8, resume_from: int = RESUME_FROM
+        self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 4, resume_from: int = RESUME_FROM
     ) -> None:
         self.source = source
         self.budget = budget
@@ -74,8 +74,8 @@ class Copier:
         size: bytes, as listed, at most SMALL. Returns the version that was copied, too. Raises ChangedMeanwhile if
         the object is not of that kind any more.
         """
-        async with self.budget.lend(size):
-            fetched = await self.source.fetch(key, limit=SMALL)
+        async with self.budget.lend(size) as memory:
+            fetched = await self.source.fetch(key, limit=SMALL, into=memory)
             state = fetched.state
             if parts_of(state.etag) is not None:
                 raise ChangedMeanwhile("GetObject", key, "is a multipart object by now")
@@ -93,12 +93,12 @@ class Copier:
             return await copy.run(cut, targets)
         if state.size > SMALL:
             return await StreamCopy(self.source, key, observed, self.budget).run(targets)
-        async with self.budget.lend(state.size):
-            data = (await self.source.fetch(key, limit=state.size, pin=pin_of(state))).data
+        async with self.budget.lend(state.size) as memory:
+            data = (await self.source.fetch(key, limit=state.size, pin=pin_of(state), into=memory)).data
             return await self._publish_all(key, data, observed, targets)
 
     async def _publish_all(
-        self, key: str, data: bytes | bytearray, observed: Observed, targets: Sequence[Publisher]
+        self, key: str, data: Data, observed: Observed, targets: Sequence[Publisher]
     ) -> list[Result]:
         async def attempt(publisher: Publisher) -> Result:
             try:
@@ -110,7 +110,7 @@ class Copier:
             return [await attempt(targets[0])]
         return list(await asyncio.gather(*(attempt(publisher) for publisher in targets)))
 
-    async def _publish(self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher) -> Copied:
+    async def _publish(self, key: str, data: Data, observed: Observed, publisher: Publisher) -> Copied:
         state = observed.state
         promised = _promised(state)
         if promised is not None and not publisher.foreign_etags:
@@ -122,9 +122,7 @@ class Copier:
                 pass
         return await self._publish_stamped(key, data, observed, publisher)
 
-    async def _publish_stamped(
-        self, key: str, data: bytes | bytearray, observed: Observed, publisher: Publisher
-    ) -> Copied:
+    async def _publish_stamped(self, key: str, data: Data, observed: Observed, publisher: Publisher) -> Copied:
         """Publishes where the source's ETag does not prove the bytes: by a digest of our own, and a stamp."""
         state = observed.state
         digest = hashlib.md5(data, usedforsecurity=False).digest()

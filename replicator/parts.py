@@ -19,7 +19,7 @@ from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, composite_etag, is_md5
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import WINDOW, digest_of, pin_of, read_windows
-from replicator.store import ObjectStore, Span, Stream
+from replicator.store import Data, ObjectStore, Span, Stream
 from replicator.workers import run_workers
 
 IN_MEMORY = 64 * MiB
@@ -144,9 +144,9 @@ class PartCopy:
         await run_workers(min(self.parallel, len(layout)), lambda: work(parts))
 
     async def _part_in_memory(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
-        async with self.budget.lend(part.size):
+        async with self.budget.lend(part.size) as memory:
             span = Span(part.offset, part.last)
-            fetched = await self.source.fetch(self.key, limit=part.size, span=span, pin=pin_of(self.state))
+            fetched = await self.source.fetch(self.key, limit=part.size, span=span, pin=pin_of(self.state), into=memory)
             md5 = None
             if digests is not None:
                 md5 = hashlib.md5(fetched.data, usedforsecurity=False).digest()
@@ -165,12 +165,10 @@ class PartCopy:
                 self.source, self.key, self.state, offset=part.offset, size=part.size
             )
 
-    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[bytes | bytearray]], Awaitable[None]]:
+    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[Data]], Awaitable[None]]:
         return lambda chunks: self._store_part(upload, part, Stream(part.size, chunks), None)
 
-    async def _store_part(
-        self, upload: Upload, part: Part, body: bytes | bytearray | Stream, md5: bytes | None
-    ) -> None:
+    async def _store_part(self, upload: Upload, part: Part, body: Data | Stream, md5: bytes | None) -> None:
         try:
             etag = await upload.publisher.target.put_part(self.key, upload.id, part, body, md5=md5)
         except StoreError as error:

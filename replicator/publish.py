@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from replicator.errors import Rejected, Transient, Unsupported
 from replicator.model import Evidence, ObjectState, Observed
-from replicator.store import ObjectStore, Stream, Write, Written
+from replicator.store import Data, ObjectStore, Stream, Write, Written
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +64,7 @@ class Publisher:
         """Notes that the target has refused tags elsewhere."""
         self._refused.add(TAGS)
 
-    async def put(self, key: str, body: bytes | bytearray, write: Write) -> tuple[Written, tuple[str, ...]]:
+    async def put(self, key: str, body: Data, write: Write) -> tuple[Written, tuple[str, ...]]:
         """Publishes a whole object; also says what was left out."""
         return await self._until_accepted(write, lambda wanted: self.target.put(key, body, wanted))
 

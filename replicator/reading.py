@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from replicator.model import MiB, ObjectState
-from replicator.store import ObjectStore, Pin, Span
+from replicator.store import Data, ObjectStore, Pin, Span
 
 WINDOW = 8 * MiB
 """Bytes of one ranged read of a stream."""
@@ -20,7 +20,7 @@ def pin_of(state: ObjectState) -> Pin:
 
 async def read_windows(
     source: ObjectStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
-) -> AsyncIterator[bytes | bytearray]:
+) -> AsyncIterator[Data]:
     """Yields `size` bytes from `offset` on, WINDOW bytes at a time, all of the version `state`.
 
     The next window is fetched while the last one is used.
@@ -28,7 +28,7 @@ async def read_windows(
     end = state.size if size is None else offset + size
     pin = pin_of(state)
 
-    async def window(first: int) -> bytes | bytearray:
+    async def window(first: int) -> Data:
         last = min(first + WINDOW, end) - 1
         return (await source.fetch(key, limit=last - first + 1, span=Span(first, last), pin=pin)).data
 

@@ -13,6 +13,9 @@ from typing import Protocol
 from replicator.model import Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part
 
+Data = bytes | bytearray | memoryview
+"""Bytes in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -40,10 +43,10 @@ class Stream:
     """A body that is not in memory as a whole: exactly `size` bytes, readable once."""
 
     size: int
-    chunks: AsyncIterator[bytes | bytearray]
+    chunks: AsyncIterator[Data]
 
 
-Body = bytes | bytearray | Stream
+Body = Data | Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class Fetched:
     """What a read brought: the state of the whole object that the bytes belong to, and the bytes asked for."""
 
     state: ObjectState
-    data: bytes | bytearray
+    data: Data
 
 
 class ObjectStore(Protocol):
@@ -105,10 +108,19 @@ class ObjectStore(Protocol):
         Raises Transient if the key is there after all, and the errors of `check` if the bucket is not well.
         """
 
-    async def fetch(self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None) -> Fetched:
+    async def fetch(
+        self,
+        key: str,
+        *,
+        limit: int,
+        span: Span | None = None,
+        pin: Pin | None = None,
+        into: memoryview | None = None,
+    ) -> Fetched:
         """Reads a range, or the whole object, into memory: all its bytes or an error.
 
-        limit: the most bytes the caller is ready to hold. Raises NoSuchKey, Archived, ChangedMeanwhile (the pin
+        limit: the most bytes the caller is ready to hold. into: memory to read into, if the store can and it is
+        large enough; the result's data is then a part of it. Raises NoSuchKey, Archived, ChangedMeanwhile (the pin
         does not hold any more, the range is not there or the object is larger than the limit).
         """
 

@@ -12,7 +12,7 @@ from replicator.model import Evidence, Observed
 from replicator.multipart import promised_md5
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import WINDOW, digest_of, read_windows
-from replicator.store import ObjectStore, Stream, Write
+from replicator.store import Data, ObjectStore, Stream, Write
 
 ATTEMPTS = 3
 """A stream cannot be sent again by the wire, so that is done here."""
@@ -59,7 +59,7 @@ class StreamCopy:
         state = self.observed.state
         digest = hashlib.md5(usedforsecurity=False)
 
-        async def chunks() -> AsyncIterator[bytes | bytearray]:
+        async def chunks() -> AsyncIterator[Data]:
             async for data in read_windows(self.source, self.key, state):
                 if stamped:
                     digest.update(data)
@@ -67,7 +67,7 @@ class StreamCopy:
 
         write = write_of(self.observed, stamp=state.etag if stamped else None, md5=None if stamped else self.promised)
 
-        def consumer(publisher: Publisher) -> Callable[[AsyncIterator[bytes | bytearray]], Awaitable[Copied]]:
+        def consumer(publisher: Publisher) -> Callable[[AsyncIterator[Data]], Awaitable[Copied]]:
             return lambda body: self._put(publisher, body, write)
 
         async with self.budget.lend(WINDOW * (3 + len(targets))):
@@ -79,7 +79,7 @@ class StreamCopy:
             for result in sent
         ]
 
-    async def _put(self, publisher: Publisher, body: AsyncIterator[bytes | bytearray], write: Write) -> Copied:
+    async def _put(self, publisher: Publisher, body: AsyncIterator[Data], write: Write) -> Copied:
         state = self.observed.state
         written, lost = await publisher.put_stream(self.key, Stream(state.size, body), write)
         if written.etag == state.etag:

@@ -71,7 +71,7 @@ BY_STATUS: dict[int, type[StoreError]] = {
 
 def error_of(operation: str, target: str, response: Response) -> StoreError:
     """The error that an unsuccessful answer stands for. The code decides; without one, the status."""
-    fields = parse_error(response.body)
+    fields = parse_error(response.document)
     code = fields.get("Code", "")
     kind = BY_CODE.get(code) or BY_STATUS.get(response.status, Rejected)
     if kind is Rejected and "StorageClass" in fields.get("Message", ""):

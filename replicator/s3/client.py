@@ -21,7 +21,7 @@ from replicator.s3.http import AnswerTooLarge, HttpPool, Origin, Response, Stale
 from replicator.s3.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer
 from replicator.s3.throttle import AdaptiveLimit
 from replicator.s3.xml import parse_error
-from replicator.store import Body, Stream
+from replicator.store import Body, Data, Stream
 
 SMALL_ANSWER = 16 * MiB
 """The most bytes of an answer that is not an object: a listing page of 1,000 long keys has under 8 MiB."""
@@ -66,9 +66,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request. operation: S3's name for it. query: already encoded. limit: bytes of answer to hold.
+    """One request.
 
-    late_error: whether an answer 200 may still carry an error in its XML (copies and completions do that).
+    operation: S3's name for it. query: already encoded. limit: bytes of answer to hold. late_error: whether an answer
+    200 may still carry an error in its XML (copies and completions do that). into: memory for a large answer.
     """
 
     operation: str
@@ -79,6 +80,7 @@ class Call:
     body: Body = b""
     limit: int = SMALL_ANSWER
     late_error: bool = False
+    into: memoryview | None = None
 
 
 def encode_query(**parameters: str | int) -> str:
@@ -164,7 +166,7 @@ class S3Client:
             raise self._lost(call, error) from error
         finally:
             self.limit.release()
-        if response.status < 300 and not (call.late_error and parse_error(response.body)):
+        if response.status < 300 and not (call.late_error and parse_error(response.document)):
             self.limit.succeeded()
             return response
         raise self._refusal(call, response)
@@ -173,9 +175,9 @@ class S3Client:
         target = self.target(call)
         body, size, digest = self._payload(call.body)
         headers = self._signer.sign(call.method, target, [("host", self._host), *call.headers], digest)
-        return await self._pool.request(call.method, target, headers, body, size=size, limit=call.limit)
+        return await self._pool.request(call.method, target, headers, body, size=size, limit=call.limit, into=call.into)
 
-    def _payload(self, body: Body) -> tuple[bytes | bytearray | AsyncIterator[bytes | bytearray], int, str]:
+    def _payload(self, body: Body) -> tuple[Data | AsyncIterator[Data], int, str]:
         """The bytes to send, how many, and what is signed for them: over TLS and for streams, that they are not."""
         if isinstance(body, Stream):
             return body.chunks, body.size, UNSIGNED

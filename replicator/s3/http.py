@@ -19,6 +19,9 @@ import httptools
 LARGE_BODY = 1024 * 1024
 """Answers from this many bytes on are received into one buffer of their announced length."""
 
+SCRATCH = 128 * 1024
+"""Bytes that are received at once; shared by all connections, since they are parsed before the next read."""
+
 IDLE_REUSE = 15.0
 """Seconds after which an idle connection is not used again: services close theirs from about 20 s on."""
 
@@ -26,6 +29,9 @@ IDLE_REUSE = 15.0
 @lru_cache(maxsize=512)
 def _header_name(name: bytes) -> str:
     return name.decode("latin-1").lower()
+
+
+Data = bytes | bytearray | memoryview
 
 
 class Origin(NamedTuple):
@@ -42,7 +48,12 @@ class Response:
 
     status: int
     headers: dict[str, str]
-    body: bytes | bytearray
+    body: Data
+
+    @property
+    def document(self) -> bytes:
+        """The body of an answer that is a document rather than an object."""
+        return bytes(self.body)
 
 
 class AnswerTooLarge(Exception):
@@ -57,17 +68,29 @@ class _Exchange:
     """One request and its answer on one connection; the parser calls it back."""
 
     __slots__ = (
-        "body", "chunks", "done", "headers", "is_head", "keep_alive", "length", "limit", "parser", "received", "status"
-    )  # fmt: skip
+        "body",
+        "chunks",
+        "done",
+        "headers",
+        "into",
+        "is_head",
+        "keep_alive",
+        "length",
+        "limit",
+        "parser",
+        "received",
+        "status",
+    )
 
-    def __init__(self, done: asyncio.Future[None], *, is_head: bool, limit: int) -> None:
+    def __init__(self, done: asyncio.Future[None], *, is_head: bool, limit: int, into: memoryview | None) -> None:
         self.done = done
+        self.into = into
         self.is_head = is_head
         self.limit = limit
         self.parser = httptools.HttpResponseParser(self)
         self.headers: dict[str, str] = {}
         self.chunks: list[bytes] = []
-        self.body: bytearray | None = None
+        self.body: bytearray | memoryview | None = None
         self.status = 0
         self.length: int | None = None
         self.received = 0
@@ -89,8 +112,9 @@ class _Exchange:
             self.finish()
         elif self.length is not None and self.length > self.limit:
             self.fail(AnswerTooLarge(f"{self.length} bytes where at most {self.limit} were expected"))
-        elif self.length is not None and self.length >= LARGE_BODY:
-            self.body = bytearray(self.length)
+        elif self.length is not None and self.length >= LARGE_BODY and "transfer-encoding" not in self.headers:
+            enough = self.into is not None and len(self.into) >= self.length
+            self.body = self.into[: self.length] if self.into and enough else bytearray(self.length)
 
     def on_body(self, data: bytes) -> None:
         start, self.received = self.received, self.received + len(data)
@@ -129,8 +153,12 @@ class _Exchange:
         return Response(self.status, self.headers, body)
 
 
-class _Connection(asyncio.Protocol):
-    """One socket; at most one exchange at a time."""
+class _Connection(asyncio.BufferedProtocol):
+    """One socket; at most one exchange at a time.
+
+    What arrives goes through `scratch` and the parser, but for the rest of a large body: that is received where it
+    is to stay, without being copied.
+    """
 
     __slots__ = (
         "activity",
@@ -140,12 +168,14 @@ class _Connection(asyncio.Protocol):
         "lost",
         "loop",
         "pending",
+        "scratch",
         "transport",
         "writable",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, scratch: memoryview) -> None:
         self.loop = loop
+        self.scratch = scratch
         self.exchange: _Exchange | None = None
         self.transport: asyncio.Transport
         self.fresh = True
@@ -158,17 +188,27 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of it
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        exchange = self.exchange
+        if exchange is not None and exchange.body is not None and not exchange.done.done():
+            return memoryview(exchange.body)[exchange.received :]
+        return self.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
         self.activity = self.loop.time()
         exchange = self.exchange
         if exchange is None or (exchange.done.done() and exchange.is_head):
             self.transport.abort()  # bytes nobody asked for: this connection is out of step
             self.lost = True
-            return
-        try:
-            exchange.parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            exchange.fail(ConnectionError(f"malformed answer: {error}"))
+        elif exchange.body is not None and not exchange.done.done():
+            exchange.received += nbytes
+            if exchange.received == exchange.length:
+                exchange.finish()
+        else:
+            try:
+                exchange.parser.feed_data(self.scratch[:nbytes])
+            except httptools.HttpParserError as error:
+                exchange.fail(ConnectionError(f"malformed answer: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.lost = True
@@ -199,11 +239,11 @@ class _Connection(asyncio.Protocol):
             self.pending, self.activity = pending, now
         return now - self.activity > timeout
 
-    async def send(self, head: bytes, body: bytes | bytearray | AsyncIterator[bytes | bytearray], size: int) -> None:
+    async def send(self, head: bytes, body: Data | AsyncIterator[Data], size: int) -> None:
         """Writes a request; returns early when an answer comes before all of the body is sent."""
-        if isinstance(body, (bytes, bytearray)):
+        if isinstance(body, Data):
             if size < 65536:
-                self.transport.write(head + body if size else head)
+                self.transport.write(b"".join((head, body)) if size else head)
             else:
                 self.transport.writelines([head, body])
             return
@@ -239,6 +279,7 @@ class HttpPool:
         self._tls = tls if tls or origin.scheme != "https" else ssl.create_default_context()
         self._idle_timeout = idle_timeout
         self._connect_timeout = connect_timeout
+        self._scratch = memoryview(bytearray(SCRATCH))
         self._idle: list[_Connection] = []
         self._busy: set[_Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -248,20 +289,22 @@ class HttpPool:
         method: str,
         target: str,
         headers: Iterable[tuple[str, str]],
-        body: bytes | bytearray | AsyncIterator[bytes | bytearray] = b"",
+        body: Data | AsyncIterator[Data] = b"",
         *,
         size: int = 0,
         limit: int,
+        into: memoryview | None = None,
     ) -> Response:
         """Sends one request and returns its whole answer, whatever the status.
 
         target: path and query, already encoded. size: bytes of the body. limit: the most bytes of answer to hold.
+        into: memory for a large answer; its body is then a part of that.
         Raises OSError (TimeoutError, StaleConnection and others) and AnswerTooLarge.
         """
         head = _serialise(method, target, headers, size)
         connection = self._reusable() or await self._connect()
         loop = connection.loop
-        exchange = _Exchange(loop.create_future(), is_head=method == "HEAD", limit=limit)
+        exchange = _Exchange(loop.create_future(), is_head=method == "HEAD", limit=limit, into=into)
         connection.exchange = exchange
         connection.activity = loop.time()
         self._busy.add(connection)
@@ -300,7 +343,7 @@ class HttpPool:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_timeout):
             _, connection = await loop.create_connection(
-                lambda: _Connection(loop), self.origin.host, self.origin.port, ssl=self._tls
+                lambda: _Connection(loop, self._scratch), self.origin.host, self.origin.port, ssl=self._tls
             )
         return connection
 

@@ -54,7 +54,7 @@ async def list_page(
     response = await client.send(Call("ListObjectsV2", "GET", query=query))
     client.saw_clock(response)
     try:
-        return parse_list_page(response.body, prefix)
+        return parse_list_page(response.document, prefix)
     except MalformedXml as error:
         raise _doubt(client, f"cannot be read: {error}") from error
 

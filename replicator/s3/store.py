@@ -59,7 +59,15 @@ class S3Store:
         if page.entries and page.entries[0].key == "":
             raise Transient("HeadObject", f"{self.client.bucket}/{self.prefix}{key}", "not found, yet it is listed")
 
-    async def fetch(self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None) -> Fetched:
+    async def fetch(
+        self,
+        key: str,
+        *,
+        limit: int,
+        span: Span | None = None,
+        pin: Pin | None = None,
+        into: memoryview | None = None,
+    ) -> Fetched:
         headers: list[tuple[str, str]] = []
         query = ""
         if span is not None:
@@ -68,7 +76,7 @@ class S3Store:
             headers.append(("if-match", f'"{pin.etag}"'))
             if pin.version_id is not None:
                 query = encode_query(versionId=pin.version_id)
-        response = await self._send("GetObject", "GET", key, query=query, headers=headers, limit=limit)
+        response = await self._send("GetObject", "GET", key, query=query, headers=headers, limit=limit, into=into)
         state = state_of(response.headers)
         expected = state.size if span is None else min(span.last + 1, state.size) - span.first
         if len(response.body) != expected or (span is not None and expected != span.size):
@@ -91,7 +99,7 @@ class S3Store:
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
         query = encode_query(tagging="", **({"versionId": version_id} if version_id else {}))
         response = await self._send("GetObjectTagging", "GET", key, query=query)
-        tags = parse_tags(response.body)
+        tags = parse_tags(response.document)
         if tags is None:
             raise Unsupported("GetObjectTagging", self._about(key), "the answer is no tag set")
         self._tagging_proven = True
@@ -208,9 +216,10 @@ class S3Store:
         body: Body = b"",
         limit: int = SMALL_ANSWER,
         late_error: bool = False,
+        into: memoryview | None = None,
     ) -> Response:
         return await self.client.send(
-            Call(operation, method, self.prefix + key, query, headers or (), body, limit, late_error)
+            Call(operation, method, self.prefix + key, query, headers or (), body, limit, late_error, into)
         )
 
     def _about(self, key: str) -> str:
@@ -223,7 +232,7 @@ def _etag(response: Response) -> str:
 
 def _document(response: Response, operation: str, about: str) -> Element:
     try:
-        return parse(response.body)
+        return parse(response.document)
     except MalformedXml as error:
         raise Transient(operation, about, f"the answer cannot be read: {error}") from error
 

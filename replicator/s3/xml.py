@@ -30,7 +30,7 @@ class ListPage(NamedTuple):
     token: str | None
 
 
-def parse(document: bytes | bytearray) -> ElementTree.Element:
+def parse(document: bytes) -> ElementTree.Element:
     """Parses a document of a store. Raises MalformedXml.
 
     S3 has no document types, and entities could be declared in nothing else: documents with one are refused before
@@ -39,7 +39,7 @@ def parse(document: bytes | bytearray) -> ElementTree.Element:
     if b"<!" in document:
         raise MalformedXml("has a document type")
     try:
-        return ElementTree.fromstring(bytes(document))  # noqa: S314 - no DOCTYPE, see above
+        return ElementTree.fromstring(document)  # noqa: S314 - no DOCTYPE, see above
     except (ElementTree.ParseError, ValueError) as error:
         raise MalformedXml(str(error)) from error
 
@@ -54,7 +54,7 @@ def texts(element: ElementTree.Element) -> dict[str, str]:
     return {child.tag.rpartition("}")[2]: child.text or "" for child in element}
 
 
-def parse_error(document: bytes | bytearray) -> dict[str, str]:
+def parse_error(document: bytes) -> dict[str, str]:
     """Code, Message and the like of an error document; {} when it is none."""
     if b"<Error" not in document:
         return {}
@@ -81,7 +81,7 @@ _USUAL = re.compile(
 _STORAGE_CLASS = re.compile(rb"<StorageClass>([^<]*)</StorageClass>")
 
 
-def parse_list_page(document: bytes | bytearray, prefix: str) -> ListPage:
+def parse_list_page(document: bytes, prefix: str) -> ListPage:
     """Reads a page of ListObjectsV2, keys relative to `prefix`. Raises MalformedXml.
 
     Keys are decoded as encoding-type=url wants it where the answer says that it did: some stores write a space as
@@ -90,7 +90,7 @@ def parse_list_page(document: bytes | bytearray, prefix: str) -> ListPage:
     Listings are what a run over millions of keys does most. So a page whose entries all have the form that the known
     stores write is read with a pattern, and only what is around them by the parser; any other page by the parser.
     """
-    usual = _usual_contents(bytes(document))
+    usual = _usual_contents(document)
     if usual is not None:
         around, contents = usual
         fields, _ = _parse_list(around)
@@ -136,7 +136,7 @@ def _entry(content: list[str], prefix: str, encoded: bool) -> Listed:
     return Listed(key[len(prefix) :], number, etag.strip('"'), timestamp(modified), storage_class)
 
 
-def _parse_list(document: bytes | bytearray) -> tuple[dict[str, str], list[dict[str, str]]]:
+def _parse_list(document: bytes) -> tuple[dict[str, str], list[dict[str, str]]]:
     """The fields of a page, and its contents.
 
     Ceph RGW echoes control characters of the prefix, which no XML parser takes. Where keys are encoded they can be
@@ -154,7 +154,7 @@ def _parse_list(document: bytes | bytearray) -> tuple[dict[str, str], list[dict[
     return texts(root), contents
 
 
-def parse_tags(document: bytes | bytearray) -> Tags | None:
+def parse_tags(document: bytes) -> Tags | None:
     """The tags of a Tagging document; None when the document is something else."""
     try:
         root = parse(document)

@@ -137,7 +137,15 @@ class MemoryStore:
         if key in self.bucket.objects:
             raise Transient("HeadObject", key, "not found, yet it is listed")
 
-    async def fetch(self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None) -> Fetched:
+    async def fetch(
+        self,
+        key: str,
+        *,
+        limit: int,
+        span: Span | None = None,
+        pin: Pin | None = None,
+        into: memoryview | None = None,
+    ) -> Fetched:
         await self._before("GetObject", key)
         stored = self._stored(key)
         if pin is not None and pin.etag != stored.etag:
@@ -147,6 +155,9 @@ class MemoryStore:
             raise ChangedMeanwhile("GetObject", key, f"{len(data)} bytes")
         state = self._state(stored)
         await self._after("GetObject", key)
+        if into is not None and len(into) >= len(data):
+            into[: len(data)] = data
+            return Fetched(state, into[: len(data)])
         return Fetched(state, data)
 
     async def put(self, key: str, body: Body, write: Write) -> Written:

@@ -35,8 +35,16 @@ class FlakyStore(MemoryStore):
         super().__init__(bucket, name=name, quirks=quirks, step=world.step)
         self._world = world
 
-    async def fetch(self, key: str, *, limit: int, span: Span | None = None, pin: Pin | None = None) -> Fetched:
-        fetched = await super().fetch(key, limit=limit, span=span, pin=pin)
+    async def fetch(
+        self,
+        key: str,
+        *,
+        limit: int,
+        span: Span | None = None,
+        pin: Pin | None = None,
+        into: memoryview | None = None,
+    ) -> Fetched:
+        fetched = await super().fetch(key, limit=limit, span=span, pin=pin, into=into)
         if fetched.data and self._world.faults and self._world.random.random() < 0.02:
             self._world.happened.append("wrong byte")
             wrong = bytearray(fetched.data)
