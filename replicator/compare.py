@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from typing import NamedTuple
 
@@ -48,7 +49,7 @@ def compare(source: ObjectState, target: ObjectState) -> Comparison:
         return Comparison(Verdict.SAME if same else Verdict.DIFFERENT, Evidence.CHECKSUM)
     if source.etag and source.etag == target.etag:
         return Comparison(Verdict.SAME, Evidence.ETAG)
-    if target.stamp is not None:
+    if target.stamp is not None and source.etag:
         same = target.stamp == source.etag
         return Comparison(Verdict.SAME if same else Verdict.DIFFERENT, Evidence.STAMP)
     if comparable(source, target):
@@ -133,7 +134,7 @@ def _plain_text(value: str) -> str:
         return value
     try:
         return str(make_header(decode_header(value)))
-    except (LookupError, ValueError):
+    except (LookupError, ValueError, HeaderParseError):
         return value
 
 

@@ -75,7 +75,7 @@ class Copier:
         the object is not of that kind any more.
         """
         async with self.budget.lend(size) as memory:
-            fetched = await self.source.fetch(key, limit=SMALL, into=memory)
+            fetched = await self.source.fetch(key, limit=size, into=memory)
             state = fetched.state
             if parts_of(state.etag) is not None:
                 raise ChangedMeanwhile("GetObject", key, "is a multipart object by now")

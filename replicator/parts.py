@@ -17,9 +17,10 @@ from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreEr
 from replicator.layout import Cut, find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, composite_etag, is_md5
-from replicator.publish import Copied, Publisher, write_of
+from replicator.publish import DEFAULT_CLASSES, Copied, Publisher, write_of
 from replicator.reading import WINDOW, digest_of, pin_of, read_windows
 from replicator.store import Data, ObjectStore, Span, Stream
+from replicator.streaming import ATTEMPTS
 from replicator.workers import run_workers
 
 IN_MEMORY = 64 * MiB
@@ -104,23 +105,26 @@ class PartCopy:
         write = write_of(self.observed, stamp=self.state.etag if stamped else None)
         try:
             if self.resumable and not stamped:
-                found = await self._resume(publisher, layout)
+                found = await self._resume(publisher, layout, write.storage_class)
                 if found is not None:
                     return found
-            upload, lost = await publisher.create_upload(self.key, write)
+            upload, lost = await publisher.until_accepted(
+                write, lambda wanted: publisher.target.create_upload(self.key, wanted)
+            )
         except StoreError as error:
             return Upload(publisher, "", (), error=error)
         return Upload(publisher, upload, lost)
 
-    async def _resume(self, publisher: Publisher, layout: Layout) -> Upload | None:
-        """The newest unfinished upload of this key whose parts have the right sizes."""
+    async def _resume(self, publisher: Publisher, layout: Layout, storage_class: str) -> Upload | None:
+        """The newest unfinished upload of this key whose parts have the right sizes, for the right storage class."""
         sizes = {part.number: part.size for part in layout}
         for name in await publisher.target.list_uploads(self.key):
             try:
                 stored = await publisher.target.list_parts(self.key, name)
             except NoSuchUpload:
                 continue
-            if stored and all(sizes.get(number) == entry.size for number, entry in stored.items()):
+            right_class = all(_class(entry.storage_class) == _class(storage_class) for entry in stored.values())
+            if stored and right_class and all(sizes.get(n) == entry.size for n, entry in stored.items()):
                 etags = {number: entry.etag for number, entry in stored.items()}
                 return Upload(publisher, name, (), etags=etags, resumed=True)
         return None
@@ -157,18 +161,33 @@ class PartCopy:
                 await asyncio.gather(*(self._store_part(upload, part, fetched.data, md5) for upload in live))
 
     async def _part_streamed(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
-        async with self.budget.lend(WINDOW * (3 + len(live))):
-            windows = read_windows(self.source, self.key, self.state, offset=part.offset, size=part.size)
-            await broadcast(windows, [self._consumer(upload, part) for upload in live])
+        passing: dict[int, Exception] = {}
+        wanting = live
+        for _ in range(ATTEMPTS):
+            async with self.budget.lend(WINDOW * (3 + len(wanting))):
+                windows = read_windows(self.source, self.key, self.state, offset=part.offset, size=part.size)
+                results = await broadcast(windows, [self._consumer(upload, part) for upload in wanting])
+            for upload, result in zip(wanting, results, strict=True):
+                if isinstance(result, str):
+                    upload.etags[part.number] = result
+                elif not isinstance(result, Transient):
+                    upload.error = result
+            passing = {n: result for n, result in enumerate(results) if isinstance(result, Transient)}
+            if not passing:
+                break
+            wanting = [wanting[n] for n in passing]
+        for upload, error in zip(wanting, passing.values(), strict=False):
+            upload.error = error
         if digests is not None:
             digests[part.number] = await digest_of(
                 self.source, self.key, self.state, offset=part.offset, size=part.size
             )
 
-    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[Data]], Awaitable[None]]:
-        return lambda chunks: self._store_part(upload, part, Stream(part.size, chunks), None)
+    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[Data]], Awaitable[str]]:
+        target = upload.publisher.target
+        return lambda chunks: target.put_part(self.key, upload.id, part, Stream(part.size, chunks))
 
-    async def _store_part(self, upload: Upload, part: Part, body: Data | Stream, md5: bytes | None) -> None:
+    async def _store_part(self, upload: Upload, part: Part, body: Data, md5: bytes | None) -> None:
         try:
             etag = await upload.publisher.target.put_part(self.key, upload.id, part, body, md5=md5)
         except StoreError as error:
@@ -242,3 +261,7 @@ class PartCopy:
                     await upload.publisher.target.abort_upload(self.key, upload.id)
                 except StoreError as error:
                     upload.error = upload.error or error
+
+
+def _class(name: str) -> str:
+    return "" if name in DEFAULT_CLASSES else name

@@ -1,18 +1,22 @@
-"""Publishes one object at one target: leaves out what the target refuses to hold, and says so."""
+"""Publishes at one target: leaves out what the target refuses to hold, and says so."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from replicator.errors import Rejected, Transient, Unsupported
+from replicator.errors import Rejected, Unsupported
 from replicator.model import Evidence, ObjectState, Observed
-from replicator.store import Data, ObjectStore, Stream, Write, Written
+from replicator.store import Data, ObjectStore, Write, Written
 
 Answer = TypeVar("Answer")
 
 DEFAULT_CLASSES = frozenset({"", "STANDARD"})
+
+TAGS = "tags"
+REDIRECT = "website-redirect"
+CLASS = "storage class "
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,17 @@ def write_of(observed: Observed, *, stamp: str | None = None, md5: bytes | None 
     )
 
 
+class Variant(NamedTuple):
+    """A write that a target may accept, and the features that it leaves out."""
+
+    write: Write
+    left_out: tuple[str, ...]
+
+
 class Publisher:
     """Writes to one target and remembers which features it has refused, so that it is not asked again.
 
-    Only refusals are remembered (a feature's 501, an unknown storage class): facts about the service.
+    A feature counts as refused only when a write was accepted that differed in nothing else.
     """
 
     def __init__(self, target: ObjectStore) -> None:
@@ -61,60 +72,44 @@ class Publisher:
         return TAGS not in self._refused
 
     def refuses_tags(self) -> None:
-        """Notes that the target has refused tags elsewhere."""
+        """Notes that the target has refused tags by themselves."""
         self._refused.add(TAGS)
+
+    def accepted(self, variant: Variant) -> None:
+        """Notes that a variant was accepted after those before it were refused."""
+        self._refused.update(variant.left_out)
+
+    def variants(self, write: Write) -> list[Variant]:
+        """What to try, in order: the write without what is known to be refused, without one feature more, without all.
+
+        Never empty.
+        """
+        known = tuple(feature for feature in _features(write) if feature in self._refused)
+        features = [feature for feature in _features(write) if feature not in known]
+        further = [(), *((feature,) for feature in features), *([tuple(features)] if len(features) > 1 else [])]
+        return [Variant(_without(write, (*known, *more)), (*known, *more)) for more in further]
 
     async def put(self, key: str, body: Data, write: Write) -> tuple[Written, tuple[str, ...]]:
         """Publishes a whole object; also says what was left out."""
-        return await self._until_accepted(write, lambda wanted: self.target.put(key, body, wanted))
+        return await self.until_accepted(write, lambda wanted: self.target.put(key, body, wanted))
 
-    async def put_stream(self, key: str, body: Stream, write: Write) -> tuple[Written, tuple[str, ...]]:
-        """The same for a body that can be sent only once: after a refusal, a later attempt leaves more out."""
-        wanted, lost = self.bearable(write)
-        try:
-            return await self.target.put(key, body, wanted), lost
-        except (Unsupported, Rejected) as error:
-            features = _features(wanted)
-            if not features:
-                raise
-            self._refused.update(features)
-            raise Transient(error.operation, error.target, error.detail, code=error.code) from error
-
-    async def create_upload(self, key: str, write: Write) -> tuple[str, tuple[str, ...]]:
-        """Starts a multipart upload; also says what was left out."""
-        return await self._until_accepted(write, lambda wanted: self.target.create_upload(key, wanted))
-
-    def bearable(self, write: Write) -> tuple[Write, tuple[str, ...]]:
-        """The write without what this target is known to refuse, and what that is."""
-        refused = [feature for feature in _features(write) if feature in self._refused]
-        return _without(write, refused), tuple(refused)
-
-    async def _until_accepted(
+    async def until_accepted(
         self, write: Write, attempt: Callable[[Write], Awaitable[Answer]]
     ) -> tuple[Answer, tuple[str, ...]]:
-        """Tries the write; when it is refused, without each of its features in turn, then without all of them.
+        """Tries the variants of a write until one is not refused; its answer, and what it leaves out.
 
-        What is accepted only without a feature teaches that the target does not hold it.
+        Raises the first refusal when all are refused.
         """
-        wanted, lost = self.bearable(write)
-        try:
-            return await attempt(wanted), lost
-        except (Unsupported, Rejected) as error:
-            refusal = error
-        features = _features(wanted)
-        for left_out in [[feature] for feature in features] + ([features] if len(features) > 1 else []):
+        refusal: Unsupported | Rejected | None = None
+        for variant in self.variants(write):
             try:
-                answer = await attempt(_without(wanted, left_out))
-            except (Unsupported, Rejected):
+                answer = await attempt(variant.write)
+            except (Unsupported, Rejected) as error:
+                refusal = refusal or error
                 continue
-            self._refused.update(left_out)
-            return answer, (*lost, *left_out)
-        raise refusal
-
-
-TAGS = "tags"
-REDIRECT = "website-redirect"
-CLASS = "storage class "
+            self.accepted(variant)
+            return answer, variant.left_out
+        raise refusal or AssertionError("a write has at least one variant")
 
 
 def _features(write: Write) -> list[str]:

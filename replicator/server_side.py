@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from replicator.errors import AccessDenied, Corrupted, Rejected, StoreError, Unsupported
+from replicator.errors import AccessDenied, Corrupted, NoSuchUpload, Rejected, StoreError, Unsupported
 from replicator.layout import find_cut
-from replicator.model import Evidence, Observed
+from replicator.model import Evidence, ObjectState, Observed
 from replicator.multipart import MAX_SINGLE, Layout, Part, composite_etag, parts_of
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import pin_of
@@ -24,69 +24,82 @@ async def copy_server_side(
     parallel: int,
     stamp: str | None = None,
 ) -> Copied | Exception | None:
-    """Copies `observed` from `source` with its attributes and tags, keeping ETag and layout.
+    """Copies `observed` from `source` with its attributes and tags, keeping its layout.
 
     Returns None where the service cannot or will not do that, or would change the ETag: then bytes are to be moved.
-    A result with 0 bytes: none passed through us. stamp: as Write has it.
+    A result with 0 bytes: none passed through us. stamp: as Write has it; with one the ETag may change.
     """
     if not publisher.target.can_copy_from(source):
         return None
-    write, lost = publisher.bearable(write_of(observed, stamp=stamp))
+    copy = _ServerSideCopy(source, key, observed.state, publisher.target, parallel)
     try:
-        if parts_of(observed.state.etag) is None or observed.state.size == 0:
-            proved = await _copy_whole(source, key, observed, publisher.target, write)
-        else:
-            proved = await _copy_parts(source, key, observed, publisher.target, write, parallel)
+        proved, lost = await publisher.until_accepted(write_of(observed, stamp=stamp), copy.run)
     except (AccessDenied, Unsupported, Rejected, Corrupted):
         return None
     except StoreError as error:
         return error
-    return Copied(Evidence.ETAG, 0, lost) if proved else None
+    if not proved:
+        return None
+    return Copied(Evidence.STAMP if stamp else Evidence.ETAG, 0, lost)
 
 
-async def _copy_whole(source: ObjectStore, key: str, observed: Observed, target: ObjectStore, write: Write) -> bool:
-    state = observed.state
-    if state.size > MAX_SINGLE:
-        return False
-    written = await target.copy(source, key, key, pin_of(state), write)
-    etag = written.etag or (await target.head(key)).etag
-    return etag == state.etag
+class _ServerSideCopy:
+    """One object on its way inside a service."""
 
+    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore, parallel: int) -> None:
+        self.source = source
+        self.key = key
+        self.state = state
+        self.target = target
+        self.parallel = parallel
 
-async def _copy_parts(
-    source: ObjectStore, key: str, observed: Observed, target: ObjectStore, write: Write, parallel: int
-) -> bool:
-    cut = await find_cut(source, key, observed.state)
-    if cut.layout is None or not cut.keeps_etag:
-        return False
-    upload = await target.create_upload(key, write)
-    try:
-        etags = await _parts(source, key, observed, target, upload, cut.layout, parallel)
-        if composite_etag(etags) != observed.state.etag:
-            raise Corrupted("UploadPartCopy", key, "the parts do not make up the source's ETag")
-        await target.complete_upload(key, upload, etags)
-    except BaseException:
-        await asyncio.shield(target.abort_upload(key, upload))
-        raise
-    return (await target.head(key)).etag == observed.state.etag
+    async def run(self, write: Write) -> bool:
+        """Copies; whether the copy is proved: by an equal ETag, or by a stamp, which says that it may differ."""
+        if parts_of(self.state.etag) is None or self.state.size == 0:
+            return await self._whole(write)
+        return await self._in_parts(write)
 
+    async def _whole(self, write: Write) -> bool:
+        if self.state.size > MAX_SINGLE:
+            return False
+        written = await self.target.copy(self.source, self.key, self.key, pin_of(self.state), write)
+        return await self._proved(write, written.etag)
 
-async def _parts(
-    source: ObjectStore,
-    key: str,
-    observed: Observed,
-    target: ObjectStore,
-    upload: str,
-    layout: Layout,
-    parallel: int,
-) -> list[str]:
-    etags: dict[int, str] = {}
-    pin = pin_of(observed.state)
+    async def _proved(self, write: Write, etag: str = "") -> bool:
+        etag = etag or (await self.target.head(self.key)).etag
+        return etag == self.state.etag or write.stamp is not None
 
-    async def work(parts: Iterator[Part]) -> None:
-        for part in parts:
-            etags[part.number] = await target.copy_part(key, upload, part, source, key, pin)
+    async def _in_parts(self, write: Write) -> bool:
+        cut = await find_cut(self.source, self.key, self.state)
+        if cut.layout is None or not (cut.keeps_etag or write.stamp):
+            return False
+        upload = await self.target.create_upload(self.key, write)
+        try:
+            etags = await self._parts(upload, cut.layout)
+            if write.stamp is None and composite_etag(etags) != self.state.etag:
+                raise Corrupted("UploadPartCopy", self.key, "the parts do not make up the source's ETag")
+            await self._complete(upload, etags)
+        except BaseException:
+            await asyncio.shield(self.target.abort_upload(self.key, upload))
+            raise
+        return await self._proved(write)
 
-    shared = iter(layout)
-    await run_workers(min(parallel, len(layout)), lambda: work(shared))
-    return [etags[part.number] for part in layout]
+    async def _complete(self, upload: str, etags: list[str]) -> None:
+        """Completes; an upload that is gone may have been completed by a request whose answer was lost."""
+        try:
+            await self.target.complete_upload(self.key, upload, etags)
+        except NoSuchUpload:
+            if (await self.target.head(self.key)).etag != composite_etag(etags):
+                raise
+
+    async def _parts(self, upload: str, layout: Layout) -> list[str]:
+        etags: dict[int, str] = {}
+        pin = pin_of(self.state)
+
+        async def work(parts: Iterator[Part]) -> None:
+            for part in parts:
+                etags[part.number] = await self.target.copy_part(self.key, upload, part, self.source, self.key, pin)
+
+        shared = iter(layout)
+        await run_workers(min(self.parallel, len(layout)), lambda: work(shared))
+        return [etags[part.number] for part in layout]

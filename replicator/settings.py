@@ -1,7 +1,8 @@
 """Settings: environment, replicator.toml and command line -> frozen, validated values. Nothing below reads os.environ.
 
-Precedence: command line, then SOURCE_* / TARGET_* variables, then the endpoint's table in replicator.toml, then AWS's
-own variables, then the AWS credential chain (replicator.s3.credentials).
+Precedence: command line, then SOURCE_* / TARGET_* variables, then AWS's own variables, then the AWS credential chain
+(replicator.s3.credentials). An endpoint with a name takes its table in replicator.toml and NAME_* variables instead of
+SOURCE_* or TARGET_*.
 
 Plain dataclasses rather than pydantic, whose import alone costs 120 ms of CPU: twice what a cold Lambda or a short run
 spends on all the rest of this package.
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from replicator.errors import ConfigurationError
 from replicator.model import Deletes, MiB
@@ -101,8 +103,8 @@ class Settings:
 
 def _number(environment: Mapping[str, str], name: str, default: int, allowed: range, problems: list[str]) -> int:
     text = environment.get(name) or str(default)
-    if not (text.isascii() and text.isdecimal() and int(text) in allowed):
-        problems.append(f"{name}={text!r}: must be a whole number from {allowed.start} to {allowed.stop - 1}")
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) in allowed):
+        problems.append(f"{name}={text[:40]!r}: must be a whole number from {allowed.start} to {allowed.stop - 1}")
         return default
     return int(text)
 
@@ -118,8 +120,16 @@ def _overlaps(sides: Sequence[Side]) -> list[str]:
 
 
 def _overlap(one: Side, other: Side) -> bool:
-    same_place = one.bucket == other.bucket and (one.endpoint or "").rstrip("/") == (other.endpoint or "").rstrip("/")
+    same_place = one.bucket == other.bucket and _place(one.endpoint) == _place(other.endpoint)
     return same_place and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+
+
+def _place(endpoint: str | None) -> tuple[str, int | None]:
+    """Host and port of an endpoint; one and the same for all of AWS, whose buckets have no endpoint of their own."""
+    parts = urlsplit((endpoint or "https://s3.amazonaws.com").lower())
+    if ".amazonaws.com" in (parts.hostname or ""):
+        return "amazonaws.com", 443
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _side(
@@ -143,13 +153,13 @@ def _side(
         fields.update(table)
     own = (name or role).upper().replace("-", "_") + "_"
     variables = _variables(role, own)
+    has_own_keys = any(environment.get(variables[attribute][0], "").strip() for attribute in _KEYS)
     for attribute, candidates in variables.items():
-        given = next((one for one in candidates if environment.get(one, "").strip()), None)
+        # Keys belong together: AWS's own variables are not mixed with a side's keys, nor used beside its profile.
+        alone = attribute in _KEYS and (has_own_keys or "profile" in fields)
+        given = next((one for one in candidates[: 1 if alone else None] if environment.get(one, "").strip()), None)
         if given is not None and (attribute not in fields or given == candidates[0]):
             fields[attribute] = environment[given].strip()
-    if fields.get("profile") and not environment.get(f"{own}ACCESS_KEY_ID"):
-        for attribute in ("access_key_id", "secret_access_key", "session_token"):
-            fields.pop(attribute, None)  # the profile's keys are meant, not AWS_ACCESS_KEY_ID
     found = _faults(variable, bucket, fields, {attribute: names[0] for attribute, names in variables.items()})
     problems += found
     return None if found else Side(role=role, bucket=bucket, prefix=prefix, **fields)  # type: ignore[arg-type]
@@ -162,13 +172,17 @@ def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mappi
         faults.append(f"{variable}={bucket!r}: is no bucket's name")
     endpoint = fields.get("endpoint")
     if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
-        faults.append(f"{spoken['endpoint']}={endpoint!r}: must be http(s)://HOST[:PORT]")
+        given = "" if "@" in endpoint else f"={endpoint!r}"  # what stands before an @ may be a password
+        faults.append(f"{spoken['endpoint']}{given}: must be http(s)://HOST[:PORT]")
     addressing = fields.get("addressing", "auto")
     if addressing not in ("auto", "path", "virtual"):
         faults.append(f"{spoken['addressing']}={addressing!r}: must be auto, path or virtual")
     if ("access_key_id" in fields) != ("secret_access_key" in fields):
         faults.append(f"{spoken['access_key_id']} and {spoken['secret_access_key']}: give both or neither")
     return faults
+
+
+_KEYS = ("access_key_id", "secret_access_key", "session_token")
 
 
 def _variables(role: str, own: str) -> dict[str, tuple[str, ...]]:

@@ -161,7 +161,10 @@ class ObjectStore(Protocol):
         """Stores a part copied by the server from a range of an object there; its ETag."""
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:
-        """The parts stored so far, by number; each with size and ETag. Raises NoSuchUpload."""
+        """The parts stored so far, by number; each with size, ETag and the upload's storage class.
+
+        Raises NoSuchUpload.
+        """
 
     async def list_uploads(self, key: str) -> list[str]:
         """Ids of unfinished uploads of exactly this key, newest first."""

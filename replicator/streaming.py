@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from replicator.broadcast import broadcast
 from replicator.budget import ByteBudget
-from replicator.errors import Corrupted, Transient
+from replicator.errors import Corrupted, Rejected, Transient, Unsupported
 from replicator.model import Evidence, Observed
 from replicator.multipart import promised_md5
-from replicator.publish import Copied, Publisher, write_of
+from replicator.publish import Copied, Publisher, Variant, write_of
 from replicator.reading import WINDOW, digest_of, read_windows
-from replicator.store import Data, ObjectStore, Stream, Write
+from replicator.store import Data, ObjectStore, Stream
 
 ATTEMPTS = 3
 """A stream cannot be sent again by the wire, so that is done here."""
+
+
+@dataclass(slots=True)
+class _Sending:
+    """One target: what to try next, and the result so far."""
+
+    publisher: Publisher
+    variants: list[Variant] = field(default_factory=list)
+    failures: int = 0
+    result: Copied | Exception | None = None
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the last attempt failed in a way that another may mend."""
+        if isinstance(self.result, Transient):
+            return self.failures < ATTEMPTS
+        return self.result is None or (isinstance(self.result, (Unsupported, Rejected)) and bool(self.variants))
 
 
 class StreamCopy:
@@ -25,75 +43,67 @@ class StreamCopy:
         self.source = source
         self.key = key
         self.observed = observed
+        self.state = observed.state
         self.budget = budget
-        self.promised = promised_md5(observed.state.etag) if observed.state.etag_is_md5 else None
-        self._read_twice: str | None = None
+        self.promised = promised_md5(self.state.etag) if self.state.etag_is_md5 else None
 
     async def run(self, targets: Sequence[Publisher]) -> list[Copied | Exception]:
-        """One result or error for each target, in order."""
-        results: list[Copied | Exception] = [Corrupted("PutObject", self.key, "not proved yet")] * len(targets)
-        trusting = [n for n, target in enumerate(targets) if self.promised and not target.foreign_etags]
-        await self._attempts(results, trusting, targets, stamped=False)
-        doubtful = [n for n, result in enumerate(results) if isinstance(result, Corrupted)]
-        await self._attempts(results, doubtful, targets, stamped=True)
-        return results
+        """One result or error for each target, in order.
 
-    async def _attempts(
-        self,
-        results: list[Copied | Exception],
-        which: list[int],
-        targets: Sequence[Publisher],
-        *,
-        stamped: bool,
-    ) -> None:
-        """Sends to the targets `which`, again to those that failed in passing, and notes the results."""
-        for _ in range(ATTEMPTS):
-            if not which:
-                return
-            sent = await self._send([targets[n] for n in which], stamped=stamped)
-            for n, result in zip(which, sent, strict=True):
-                results[n] = result
-            which = [n for n in which if isinstance(results[n], Transient)]
+        First in trust: the target must find the MD5 that the source's ETag promises, and answer with it. Where that
+        fails, or nothing is promised, the object is read for its digest, sent with that, and stamped.
+        """
+        sendings = [_Sending(publisher) for publisher in targets]
+        if self.promised is not None:
+            trusting = [one for one in sendings if not one.publisher.foreign_etags]
+            await self._send(trusting, self.promised, stamp=None)
+        doubtful = [one for one in sendings if one.result is None or isinstance(one.result, Corrupted)]
+        if doubtful:
+            digest = await digest_of(self.source, self.key, self.state)
+            await self._send(doubtful, digest, stamp=self.state.etag)
+        return [one.result or Corrupted("PutObject", self.key, "was not sent") for one in sendings]
 
-    async def _send(self, targets: Sequence[Publisher], *, stamped: bool) -> list[Copied | Exception]:
-        state = self.observed.state
+    async def _send(self, sendings: list[_Sending], md5: bytes, *, stamp: str | None) -> None:
+        """Sends until each target has it or will not have it; the results are noted."""
+        write = write_of(self.observed, stamp=stamp, md5=md5)
+        for one in sendings:
+            one.variants, one.failures, one.result = one.publisher.variants(write), 0, None
+        while wanting := [one for one in sendings if one.wants_more]:
+            await self._send_once(wanting, md5)
+
+    async def _send_once(self, sendings: list[_Sending], md5: bytes) -> None:
         digest = hashlib.md5(usedforsecurity=False)
+        stamped = sendings[0].variants[0].write.stamp is not None
 
         async def chunks() -> AsyncIterator[Data]:
-            async for data in read_windows(self.source, self.key, state):
+            async for data in read_windows(self.source, self.key, self.state):
                 if stamped:
                     digest.update(data)
                 yield data
 
-        write = write_of(self.observed, stamp=state.etag if stamped else None, md5=None if stamped else self.promised)
+        async with self.budget.lend(WINDOW * (3 + len(sendings))):
+            results = await broadcast(chunks(), [self._consumer(one) for one in sendings])
+        for one, result in zip(sendings, results, strict=True):
+            one.result = result
+            if isinstance(result, (Unsupported, Rejected)):
+                one.variants.pop(0)
+            elif isinstance(result, Transient):
+                one.failures += 1
+            elif isinstance(result, Copied):
+                one.publisher.accepted(one.variants[0])
+                if stamped and digest.digest() != md5:
+                    one.result = Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
 
-        def consumer(publisher: Publisher) -> Callable[[AsyncIterator[Data]], Awaitable[Copied]]:
-            return lambda body: self._put(publisher, body, write)
+    def _consumer(self, one: _Sending) -> Callable[[AsyncIterator[Data]], Awaitable[Copied]]:
+        return lambda body: self._put(one.publisher, body, one.variants[0])
 
-        async with self.budget.lend(WINDOW * (3 + len(targets))):
-            sent = await broadcast(chunks(), [consumer(publisher) for publisher in targets])
-        if not stamped:
-            return sent
-        return [
-            result if isinstance(result, Exception) else await self._judge(result, digest.hexdigest())
-            for result in sent
-        ]
-
-    async def _put(self, publisher: Publisher, body: AsyncIterator[Data], write: Write) -> Copied:
-        state = self.observed.state
-        written, lost = await publisher.put_stream(self.key, Stream(state.size, body), write)
-        if written.etag == state.etag:
-            return Copied(Evidence.ETAG, state.size, lost)
+    async def _put(self, publisher: Publisher, body: AsyncIterator[Data], variant: Variant) -> Copied:
+        """Sends one stream. Raises Corrupted when trust in the source's ETag is not met."""
+        write = variant.write
+        written = await publisher.target.put(self.key, Stream(self.state.size, body), write)
+        if written.etag == self.state.etag:
+            return Copied(Evidence.ETAG, self.state.size, variant.left_out)
         if write.stamp is None:
-            raise Corrupted("PutObject", self.key, f"ETag {written.etag!r} instead of {state.etag!r}")
-        return Copied(Evidence.STAMP, state.size, lost)
-
-    async def _judge(self, copied: Copied, digest: str) -> Copied | Exception:
-        """Accepts a stamped copy whose bytes do not fit the source's ETag only if another read gives them, too."""
-        if copied.evidence is Evidence.ETAG or self.promised is None or digest == self.promised.hex():
-            return copied
-        if self._read_twice is None:
-            self._read_twice = (await digest_of(self.source, self.key, self.observed.state)).hex()
-        if self._read_twice != digest:
-            return Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
-        return copied
+            raise Corrupted("PutObject", self.key, f"ETag {written.etag!r} instead of {self.state.etag!r}")
+        publisher.foreign_etags = write.md5 is not None and written.etag != write.md5.hex()
+        return Copied(Evidence.STAMP, self.state.size, variant.left_out)

@@ -1,12 +1,12 @@
 """The local engine: passes over both listings until a pass finds nothing to do.
 
-| listed at the source | listed at the target       | in a pass                                          |
-|----------------------|----------------------------|----------------------------------------------------|
-| yes                  | no                         | converge                                           |
-| yes                  | same ETag, and not younger | in sync                                            |
-| yes                  | otherwise                  | converge (looks at both)                           |
-| no                   | yes                        | converge from the second pass on, if deletes are   |
-|                      |                            | mirrored: all is copied before anything is deleted |
+| listed at the source | listed at the target       | in a pass                                                     |
+|----------------------|----------------------------|---------------------------------------------------------------|
+| yes                  | no                         | converge                                                      |
+| yes                  | same ETag, and not younger | in sync                                                       |
+| yes                  | otherwise                  | converge (looks at both)                                      |
+| no                   | yes                        | if deletes are mirrored: noted, and converged at the end of   |
+|                      |                            | the pass, when all listings have come to their end in order   |
 
 What changed since the run began is looked at again in every later pass, since its metadata may have been read before
 and written after the change.
@@ -14,12 +14,12 @@ and written after the change.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from replicator.budget import ByteBudget
+from replicator.bulk.candidates import Candidates
 from replicator.bulk.filters import KeyFilter
 from replicator.bulk.prefetch import prefetch
 from replicator.bulk.report import Report
@@ -31,7 +31,7 @@ from replicator.diff import Row, merge_pages
 from replicator.errors import Refused, ReplicatorError
 from replicator.model import Deletes, Did, Evidence, MiB, Outcome
 from replicator.store import ObjectStore
-from replicator.workers import run_workers
+from replicator.workers import work_through
 
 MOST_PASSES = 8
 """A source that is still changing after so many passes needs the live mirror."""
@@ -81,17 +81,17 @@ class Migration:
         )
 
     async def run(self) -> Tally:
-        """Runs to the end: until a pass writes nothing, or makes no progress any more.
+        """Runs to the end: until a pass writes nothing that helps.
 
         Raises Refused before anything is deleted when the source lists nothing, and the StoreError of a listing that
-        failed: then nothing was deleted either.
+        failed: nothing is deleted in a pass whose listings did not come to their end.
         """
         await self._source.check()
         self._began = self._clock() + self._source.clock_skew
         for _ in range(1 if self._plan.dry_run else MOST_PASSES):
-            await self._pass()
-            deletes_wait = self.tally.passes == 1 and self._mirrors_deletes and self.tally.extra > 0
-            if not self.tally.pass_writes and not deletes_wait:
+            with Candidates() as candidates:
+                await self._pass(candidates)
+            if not self.tally.pass_writes:
                 break
         return self.tally
 
@@ -100,45 +100,35 @@ class Migration:
         """Whether the last pass still found something to write."""
         return not self._plan.dry_run and self.tally.pass_writes > 0
 
-    @property
-    def _mirrors_deletes(self) -> bool:
-        return self._plan.deletes is Deletes.MIRROR
-
-    async def _pass(self) -> None:
-        """Lists all sides once and converges what differs."""
+    async def _pass(self, candidates: Candidates) -> None:
+        """Lists all sides once and converges what differs; deletes come last."""
         self.tally.start_pass()
         self._listed = 0
-        work: asyncio.Queue[Row | None] = asyncio.Queue(4 * self._plan.concurrency)
+        await work_through(self._differing(candidates), self._work, concurrency=self._plan.concurrency)
+        self.tally.listing_done = True
+        if candidates.count:
+            self._check_brake(candidates.count)
+            gone = (Row(key, None, ()) for key in candidates)
+            await work_through(_each(gone), self._work, concurrency=self._plan.concurrency)
 
-        async def worker() -> None:
-            while (row := await work.get()) is not None:
-                await self._work(row)
-
-        async def feed() -> None:
-            async for rows in self._rows():
-                for row in rows:
-                    if self._needs_work(row):
-                        await work.put(row)
-            self.tally.listing_done = True
-            for _ in range(self._plan.concurrency):
-                await work.put(None)
-
-        jobs = iter([feed] + [worker] * self._plan.concurrency)
-        await run_workers(self._plan.concurrency + 1, lambda: next(jobs)())
-        self._check_brake()
-
-    def _rows(self) -> AsyncIterator[list[Row]]:
+    async def _differing(self, candidates: Candidates) -> AsyncIterator[Row]:
+        """The rows of the merged listings that need work now."""
         sides = [prefetch(store.list_pages()) for store in (self._source, *self._targets)]
-        return merge_pages(sides[0], sides[1:])
+        async for rows in merge_pages(sides[0], sides[1:]):
+            for row in rows:
+                if self._needs_work(row, candidates):
+                    yield row
 
-    def _needs_work(self, row: Row) -> bool:
-        """Sorts a row by the table above; counts and reports what needs no work."""
+    def _needs_work(self, row: Row, candidates: Candidates) -> bool:
+        """Sorts a row by the table above; notes what waits, counts and reports what needs no work."""
         if not self._plan.keys.includes(row.key):
             return False
         entry = row.source
         if entry is None:
             self.tally.extra += 1
-            return self._mirrors_deletes and (self.tally.passes > 1 or self._plan.dry_run)
+            if self._plan.deletes is Deletes.MIRROR:
+                candidates.add(row.key)
+            return False
         self._listed += 1
         every = self._plan.deep and self.tally.passes == 1
         since = self._began if self.tally.passes > 1 else None
@@ -188,10 +178,15 @@ class Migration:
             for store, action in zip(self._targets, actions, strict=True)
         ]
 
-    def _check_brake(self) -> None:
+    def _check_brake(self, candidates: int) -> None:
         """Holds deletes back when the source lists nothing: more often a wrong prefix or a lost policy than a wish."""
-        if self._mirrors_deletes and self._listed == 0 and self.tally.extra > 0:
+        if self._listed == 0:
             raise Refused(
-                f"{self._source.name} lists no object, the targets list {self.tally.extra}: nothing was deleted. "
-                "Check the source's bucket and prefix; to empty a target on purpose, delete its objects there"
+                f"{self._source.name} lists no object, the targets list {candidates}: nothing was deleted. Check the "
+                "source's bucket and prefix; to empty a target on purpose, delete its objects there"
             )
+
+
+async def _each(rows: Iterable[Row]) -> AsyncIterator[Row]:
+    for row in rows:
+        yield row

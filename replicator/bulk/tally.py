@@ -49,7 +49,7 @@ class Tally:
         self.did[outcome.did] += 1
         self.bytes += outcome.bytes
         # What a target cannot keep stays different for ever: writing it again is no progress.
-        if outcome.did in WRITES and not (outcome.did in (Did.METADATA, Did.TAGS) and outcome.not_kept):
+        if outcome.did in WRITES and not (self.passes > 1 and outcome.not_kept):
             self.pass_writes += 1
         for loss in outcome.not_kept:
             self.not_kept[loss.split(" ")[0] if loss.startswith("metadata ") else loss] += 1

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from replicator.bulk.filters import KeyFilter
@@ -16,7 +15,7 @@ from replicator.diff import Row, merge_pages
 from replicator.errors import ReplicatorError
 from replicator.model import Deletes, Did, Evidence, Outcome
 from replicator.store import ObjectStore
-from replicator.workers import run_workers
+from replicator.workers import work_through
 
 DIFFERENCE = {
     Do.COPY: "differs",
@@ -68,24 +67,15 @@ class Verification:
 
     async def run(self) -> Findings:
         """Compares everything. Raises the StoreError of a listing that failed."""
-        work: asyncio.Queue[Row | None] = asyncio.Queue(4 * self._concurrency)
-
-        async def worker() -> None:
-            while (row := await work.get()) is not None:
-                await self._compare(row)
-
-        async def feed() -> None:
-            sides = [prefetch(store.list_pages()) for store in self._stores]
-            async for rows in merge_pages(sides[0], sides[1:]):
-                for row in rows:
-                    if self._keys.includes(row.key):
-                        await work.put(row)
-            for _ in range(self._concurrency):
-                await work.put(None)
-
-        jobs = iter([feed] + [worker] * self._concurrency)
-        await run_workers(self._concurrency + 1, lambda: next(jobs)())
+        await work_through(self._rows(), self._compare, concurrency=self._concurrency)
         return self._findings
+
+    async def _rows(self) -> AsyncIterator[Row]:
+        sides = [prefetch(store.list_pages()) for store in self._stores]
+        async for rows in merge_pages(sides[0], sides[1:]):
+            for row in rows:
+                if self._keys.includes(row.key):
+                    yield row
 
     async def _compare(self, row: Row) -> None:
         try:

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import click
 
 from replicator.bulk.filters import KeyFilter, Rule
-from replicator.settings import Settings, read_config
+from replicator.errors import ConfigurationError
+from replicator.settings import Settings, read_config, split_location
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -25,20 +26,12 @@ class FilteringCommand(click.Command):
     """A command that notes the order of --include and --exclude among each other: the last match decides."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[RULES] = _rules(args)
+        # click hands over the values of each option by themselves; the parser below it also tells their order.
+        values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        patterns = {name: iter(values.get(name) or ()) for name in ("include", "exclude")}
+        given = [param.name for param in order if param.name in patterns]
+        ctx.meta[RULES] = [Rule(name == "include", next(patterns[name])) for name in given if name is not None]
         return super().parse_args(ctx, args)
-
-
-def _rules(arguments: list[str]) -> list[Rule]:
-    rules = []
-    for position, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        option, equals, value = argument.partition("=")
-        if option in ("--include", "--exclude"):
-            pattern = value if equals else (arguments[position + 1] if position + 1 < len(arguments) else "")
-            rules.append(Rule(option == "--include", pattern))
-    return rules
 
 
 def location_options(command: Command) -> Command:
@@ -75,6 +68,12 @@ def settings_from(
 ) -> Settings:
     """Settings from the environment, overridden by what the command line says. Raises ConfigurationError."""
     overrides = {name.upper(): str(value) for name, value in options.items() if value is not None}
+    for side, texts in (("source", (source,) if source else ()), ("target", targets)):
+        given = [name for name in options if name.startswith(f"{side}_") and options[name] is not None]
+        named = [text for text in texts if split_location(text)[0] is not None]
+        if given and named:
+            option = "--" + given[0].replace("_", "-")
+            raise ConfigurationError(f"{option} is not for {named[0]}: its endpoint is in replicator.toml")
     if source is not None:
         overrides["SOURCE_BUCKET"] = source
     return Settings.from_env({**os.environ, **overrides}, targets=targets, config=read_config(config))

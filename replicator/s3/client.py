@@ -27,6 +27,10 @@ SMALL_ANSWER = 16 * MiB
 """The most bytes of an answer that is not an object: a listing page of 1,000 long keys has under 8 MiB."""
 
 
+SURELY_SKEWED = 600.0
+"""Seconds between the service's clock and ours that explain a refusal without a reason; S3 allows 900."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a store is and how it is spoken to.
@@ -45,6 +49,8 @@ class Endpoint:
             port = parts.port
         except ValueError as error:
             raise ConfigurationError(f"endpoint {self.url!r}: {error}") from error
+        if parts.username is not None or parts.password is not None:
+            raise ConfigurationError("an endpoint takes no user and password: give the keys by themselves")
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
             raise ConfigurationError(f"endpoint {self.url!r}: expected http(s)://HOST[:PORT]")
         host = f"{bucket}.{parts.hostname}" if self.virtual_hosts else parts.hostname
@@ -124,7 +130,8 @@ class S3Client:
         self._sleep, self._clock, self._chance = sleep, clock, chance
         self._secure = origin.scheme == "https"
         default = origin.port == (443 if self._secure else 80)
-        self._host = origin.host if default else f"{origin.host}:{origin.port}"
+        host = f"[{origin.host}]" if ":" in origin.host else origin.host
+        self._host = host if default else f"{host}:{origin.port}"
         self._base = "" if endpoint.virtual_hosts else "/" + quote(bucket, safe="")
 
     async def __aenter__(self) -> Self:
@@ -189,10 +196,12 @@ class S3Client:
         error = error_of(call.operation, self._about(call), response)
         if isinstance(error, Throttled):
             self.limit.slowed_down()
-        if error.code == "RequestTimeTooSkewed":
-            served = http_date(response.headers.get("date", ""))
-            if served:
-                self._signer.skew = served - self._clock()
+        served = http_date(response.headers.get("date", ""))
+        off = abs(served - self._clock() - self._signer.skew) if served else 0.0
+        nameless = call.method == "HEAD" and response.status == 403  # a HEAD's refusal does not say why
+        if off and (error.code == "RequestTimeTooSkewed" or (nameless and off > SURELY_SKEWED)):
+            self._signer.skew = served - self._clock()
+            return Transient(error.operation, error.target, error.detail, code="RequestTimeTooSkewed")
         return error
 
     def _lost(self, call: Call, error: Exception) -> StoreError:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from replicator.errors import ConfigurationError
+from replicator.errors import AccessDenied, ConfigurationError
 from replicator.s3.signing import Keys
 from replicator.settings import Side
 
@@ -31,34 +31,41 @@ class ChainKeys:
 
     def __init__(self, side: Side) -> None:
         import botocore.session
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             credentials = botocore.session.Session(profile=side.profile).get_credentials()
-        except BotoCoreError as error:
+            keys = _frozen(credentials) if credentials is not None else None
+        except (BotoCoreError, ClientError) as error:
             raise ConfigurationError(f"{side.role}: {error}") from error
-        if credentials is None:
+        if credentials is None or keys is None:
             upper = side.role.upper()
             raise ConfigurationError(
                 f"{side.role}: no credentials found: set {upper}_ACCESS_KEY_ID and {upper}_SECRET_ACCESS_KEY, "
                 f"{upper}_PROFILE, or what the AWS CLI would use"
             )
+        self._side = side
         self._credentials: Credentials = credentials
-        self._keys = self._frozen()
+        self._keys = keys
 
     def current(self) -> Keys:
         """The keys of the moment; does not block."""
         return self._keys
 
     async def refresh(self) -> None:
-        """Fetches new keys when the ones at hand are about to expire."""
+        """Fetches new keys when the ones at hand are about to expire. Raises AccessDenied when there are none."""
         needed = getattr(self._credentials, "refresh_needed", None)
-        if needed is not None and needed():
-            self._keys = await asyncio.to_thread(self._frozen)
+        if needed is None or not needed():
+            return
+        try:
+            self._keys = await asyncio.to_thread(_frozen, self._credentials)
+        except Exception as error:  # botocore raises whatever its providers raise
+            raise AccessDenied("refresh of the credentials", self._side.location, str(error)) from error
 
-    def _frozen(self) -> Keys:
-        frozen = self._credentials.get_frozen_credentials()
-        return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
+
+def _frozen(credentials: Credentials) -> Keys:
+    frozen = credentials.get_frozen_credentials()
+    return Keys(frozen.access_key or "", frozen.secret_key or "", frozen.token)
 
 
 KeySource = StaticKeys | ChainKeys
@@ -88,7 +95,11 @@ def _parse_secret(side: Side, text: str) -> Keys:
     """Keys from {"access_key_id": ..., "secret_access_key": ..., "session_token": optional}, in either case."""
     try:
         fields = {str(name).lower(): value for name, value in json.loads(text).items()}
-        return Keys(fields["access_key_id"], fields["secret_access_key"], fields.get("session_token"))
+        names = ("access_key_id", "secret_access_key", "session_token")
+        values = [fields[name] for name in names if fields.get(name) is not None]
+        if len(values) < 2 or not all(isinstance(value, str) and value for value in values):
+            raise ValueError
+        return Keys(*values)
     except (ValueError, AttributeError, KeyError):
         raise ConfigurationError(
             f"{side.role.upper()}_SECRET_ID={side.secret_id}: expected a JSON object with access_key_id and "

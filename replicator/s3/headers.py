@@ -23,9 +23,11 @@ def http_date(text: str) -> float:
     try:
         if len(text) == 29 and text.endswith(" GMT"):
             day, month, year = int(text[5:7]), _MONTHS[text[8:11]], int(text[12:16])
-            return float(timegm((year, month, day, int(text[17:19]), int(text[20:22]), int(text[23:25]))))
+            hour, minute, second = int(text[17:19]), int(text[20:22]), int(text[23:25])
+            valid = 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60
+            return float(timegm((year, month, day, hour, minute, second))) if valid else 0.0
         return parsedate_to_datetime(text).timestamp()
-    except (KeyError, ValueError, TypeError, IndexError):
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return 0.0
 
 

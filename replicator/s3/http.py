@@ -22,6 +22,9 @@ LARGE_BODY = 1024 * 1024
 SCRATCH = 128 * 1024
 """Bytes that are received at once; shared by all connections, since they are parsed before the next read."""
 
+ERROR_ANSWER = 64 * 1024
+"""Bytes of an unsuccessful answer that are read at the most, whatever was expected of a successful one."""
+
 IDLE_REUSE = 15.0
 """Seconds after which an idle connection is not used again: services close theirs from about 20 s on."""
 
@@ -96,6 +99,11 @@ class _Exchange:
         self.received = 0
         self.keep_alive = False
 
+    def on_message_begin(self) -> None:
+        if self.done.done():
+            self.keep_alive = False
+            raise ValueError("a second answer to one request")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         key = _header_name(name)
         text = value.decode("utf-8", "surrogateescape")
@@ -105,8 +113,10 @@ class _Exchange:
         self.status = self.parser.get_status_code()
         if self.status < 200:
             return
-        announced = self.headers.get("content-length")
-        if announced is not None and announced.isdecimal():
+        if self.status >= 300:
+            self.limit = max(self.limit, ERROR_ANSWER)
+        announced = self.headers.get("content-length", "").strip()
+        if announced.isdecimal():
             self.length = int(announced)
         if self.is_head:
             self.finish()
@@ -117,6 +127,9 @@ class _Exchange:
             self.body = self.into[: self.length] if self.into and enough else bytearray(self.length)
 
     def on_body(self, data: bytes) -> None:
+        if self.done.done():
+            self.keep_alive = False  # a body after a HEAD: this connection is out of step
+            return
         start, self.received = self.received, self.received + len(data)
         if self.received > self.limit:
             self.fail(AnswerTooLarge(f"more than the {self.limit} bytes expected"))
@@ -143,8 +156,7 @@ class _Exchange:
 
     def ended_by_close(self) -> bool:
         """Whether an answer without a length is complete now that the connection is closed."""
-        chunked = "chunked" in self.headers.get("transfer-encoding", "")
-        return self.status >= 200 and self.length is None and not chunked
+        return self.status >= 200 and not self.headers.keys() & {"content-length", "transfer-encoding"}
 
     def response(self) -> Response:
         if self.body is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import AsyncIterator
-from urllib.parse import quote
+from urllib.parse import quote, unquote_plus
 from xml.etree.ElementTree import Element
 
 from replicator.errors import NoSuchBucket, NoSuchKey, StoreError, Transient, Unsupported
@@ -18,6 +18,9 @@ from replicator.s3.listing import list_objects, list_page
 from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
 from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Write, Written
 
+TAGGING_FAILURES = 3
+"""How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
+
 
 class S3Store:
     """A bucket below a prefix. Implements ObjectStore; the contracts are there.
@@ -29,6 +32,7 @@ class S3Store:
         self.client = client
         self.prefix = prefix
         self._tagging_proven = False
+        self._tagging_failures = 0
 
     @property
     def name(self) -> str:
@@ -110,14 +114,21 @@ class S3Store:
         serve s3), so it is sent only where GET ?tagging was seen to be understood.
         """
         if not self._tagging_proven:
-            try:
-                await self.get_tags(key)
-            except Transient as error:
-                raise Unsupported(error.operation, error.target, error.detail, code=error.code) from error
+            await self._prove_tagging(key)
         body = tagging(tags)
         md5 = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         headers = [("content-md5", md5), ("content-type", "application/xml")]
         await self._send("PutObjectTagging", "PUT", key, query="tagging=", headers=headers, body=body)
+
+    async def _prove_tagging(self, key: str) -> None:
+        """Asks for tags. A store that fails again and again at that, and at nothing else, does not know them."""
+        try:
+            await self.get_tags(key)
+        except Transient as error:
+            self._tagging_failures += 1
+            if self._tagging_failures < TAGGING_FAILURES:
+                raise
+            raise Unsupported(error.operation, error.target, error.detail, code=error.code) from error
 
     def can_copy_from(self, source: ObjectStore) -> bool:
         return isinstance(source, S3Store) and self.client.same_account(source.client)
@@ -163,12 +174,13 @@ class S3Store:
             query = encode_query(part_number_marker=marker, uploadId=upload)
             response = await self._send("ListParts", "GET", key, query=query)
             root = _document(response, "ListParts", self._about(key))
+            fields = texts(root)
             for element in root:
                 if local_name(element) == "Part":
                     part = texts(element)
                     etag = part.get("ETag", "").strip('"')
-                    parts[int(part["PartNumber"])] = Listed(key, int(part.get("Size", "-1")), etag, 0.0)
-            fields = texts(root)
+                    size = int(part.get("Size", "-1"))
+                    parts[int(part["PartNumber"])] = Listed(key, size, etag, 0.0, fields.get("StorageClass", ""))
             following = fields.get("NextPartNumberMarker", "")
             if fields.get("IsTruncated") != "true" or not following or following == marker:
                 return parts
@@ -176,10 +188,21 @@ class S3Store:
 
     async def list_uploads(self, key: str) -> list[str]:
         full = self.prefix + key
-        query = encode_query(encoding_type="url", prefix=full, uploads="")
-        response = await self.client.send(Call("ListMultipartUploads", "GET", query=query))
-        root = _document(response, "ListMultipartUploads", self.client.bucket)
-        uploads = [texts(element) for element in root if local_name(element) == "Upload"]
+        uploads: list[dict[str, str]] = []
+        markers: dict[str, str] = {}
+        while True:
+            query = encode_query(encoding_type="url", prefix=full, uploads="", **markers)
+            response = await self.client.send(Call("ListMultipartUploads", "GET", query=query))
+            root = _document(response, "ListMultipartUploads", self.client.bucket)
+            uploads += [texts(element) for element in root if local_name(element) == "Upload"]
+            fields = texts(root)
+            following = {
+                "key_marker": unquote_plus(fields.get("NextKeyMarker", "")),
+                "upload_id_marker": fields.get("NextUploadIdMarker", ""),
+            }
+            if fields.get("IsTruncated") != "true" or following == markers:
+                break
+            markers = following
         wanted = {full, quote(full, safe="/~"), quote(full, safe="~")}
         mine = [upload for upload in uploads if upload.get("Key") in wanted]
         mine.sort(key=lambda upload: upload.get("Initiated", ""), reverse=True)

@@ -36,11 +36,11 @@ def parse(document: bytes) -> ElementTree.Element:
     S3 has no document types, and entities could be declared in nothing else: documents with one are refused before
     they are parsed, so that none can expand.
     """
-    if b"<!" in document:
-        raise MalformedXml("has a document type")
+    if b"<!" in document or b"\0" in document:
+        raise MalformedXml("has a document type, or is not in UTF-8")
     try:
-        return ElementTree.fromstring(document)  # noqa: S314 - no DOCTYPE, see above
-    except (ElementTree.ParseError, ValueError) as error:
+        return ElementTree.fromstring(document.strip())  # noqa: S314 - no DOCTYPE, see above
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise MalformedXml(str(error)) from error
 
 
@@ -99,13 +99,17 @@ def parse_list_page(document: bytes, prefix: str) -> ListPage:
         contents = [[content.get(name, "") for name in _FIELDS] for content in parsed]
     encoded = fields.get("EncodingType") == "url"
     entries = [_entry(content, prefix, encoded) for content in contents]
-    truncated = fields.get("IsTruncated", "false") == "true"
-    return ListPage(entries, truncated, fields.get("NextContinuationToken") or None)
+    truncated = fields.get("IsTruncated", "").lower()
+    if truncated not in ("true", "false"):
+        raise MalformedXml("does not say whether it is the last page")
+    return ListPage(entries, truncated == "true", fields.get("NextContinuationToken") or None)
 
 
 def _usual_contents(document: bytes) -> tuple[bytes, list[list[str]]] | None:
     """What is around the entries, and the texts of their _FIELDS; None if one of them is not in the usual form."""
     head, *pieces = document.split(b"<Contents>")
+    if document.count(b"Contents>") != 2 * len(pieces):
+        return None
     around, contents = [head], []
     for piece in pieces:
         inside, _, outside = piece.partition(b"</Contents>")
@@ -113,7 +117,10 @@ def _usual_contents(document: bytes) -> tuple[bytes, list[list[str]]] | None:
         if match is None:
             return None
         found = _STORAGE_CLASS.search(inside, match.end())
-        texts_found = [text.decode() for text in match.groups()]
+        try:
+            texts_found = [text.decode() for text in match.groups()]
+        except UnicodeDecodeError:
+            return None
         contents.append([*texts_found, found[1].decode() if found else ""])
         around.append(outside)
     return b"".join(around), contents

@@ -234,7 +234,8 @@ class MemoryStore:
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:
         await self._before("ListParts", key)
         found = self._upload(key, upload)
-        return {n: Listed(key, len(data), found.etags[n], 0.0) for n, data in sorted(found.parts.items())}
+        storage_class = found.write.storage_class
+        return {n: Listed(key, len(data), found.etags[n], 0.0, storage_class) for n, data in found.parts.items()}
 
     async def list_uploads(self, key: str) -> list[str]:
         await self._before("ListMultipartUploads", key)

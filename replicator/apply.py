@@ -1,0 +1,161 @@
+"""Carries out what was decided for a key at its targets, and reads back what they made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from replicator.compare import compare_attributes
+from replicator.copying import Copier
+from replicator.decide import Action, Do
+from replicator.errors import Archived, ChangedMeanwhile, ReplicatorError, StoreError, Unsupported
+from replicator.model import Did, Evidence, ObjectState, Observed, Tags
+from replicator.publish import Copied, Publisher
+from replicator.server_side import copy_server_side
+
+
+@dataclass(slots=True)
+class Progress:
+    """What one converge call has done to one target so far.
+
+    action: decided last. did, wrote, evidence: what was written last, why, and what proves it. beyond: differences
+    that were seen to remain after writing. error: of the last round.
+    """
+
+    publisher: Publisher
+    action: Action | None = None
+    did: Did | None = None
+    wrote: Action | None = None
+    evidence: Evidence | None = None
+    bytes: int = 0
+    not_kept: frozenset[str] = field(default_factory=frozenset)
+    beyond: frozenset[str] = field(default_factory=frozenset)
+    error: Exception | None = None
+
+
+class Applier:
+    """Writes to targets. Errors of a target are noted in its Progress; those of the source are raised."""
+
+    def __init__(self, copier: Copier) -> None:
+        self._copier = copier
+
+    async def copy_unseen(self, key: str, size: int, progress: Sequence[Progress]) -> Observed:
+        """Copies a small object known only from a listing to targets that do not list it; what was copied.
+
+        Raises NoSuchKey or ChangedMeanwhile when the object is not of that kind any more.
+        """
+        observed, results = await self._copier.copy_unseen(key, size, [one.publisher for one in progress])
+        for one, result in zip(progress, results, strict=True):
+            one.action = Action(Do.COPY, "not at the target")
+            await self._note(key, observed, one, result)
+        return observed
+
+    async def copy(self, key: str, source: Observed, progress: Sequence[Progress]) -> None:
+        """Copies the bytes to these targets. Raises a StoreError of the source."""
+        if source.state.archived:
+            for one in progress:
+                reason = f"lies in {source.state.storage_class}: restore it, then run again"
+                one.error = Archived("GetObject", key, reason)
+            return
+        results = await self._copier.copy(key, source, [one.publisher for one in progress])
+        for one, result in zip(progress, results, strict=True):
+            await self._note(key, source, one, result)
+
+    async def amend(self, key: str, source: Observed | None, target: Observed | None, one: Progress) -> None:
+        """Carries out a DELETE, TAGS or METADATA action. Raises StoreError."""
+        if source is None:
+            await one.publisher.target.delete(key)
+            one.did, one.wrote, one.evidence = Did.DELETED, one.action, None
+        elif one.action is not None and one.action.do is Do.TAGS:
+            await self._amend_tags(key, source.tags, one, one.action)
+        elif target is not None:
+            await self._amend_metadata(key, source, target, one)
+
+    async def _amend_tags(self, key: str, tags: Tags, one: Progress, action: Action) -> None:
+        if await self._tag(key, tags, one.publisher):
+            one.did, one.wrote = one.did or Did.TAGS, action
+            return
+        one.beyond |= {"tags"}
+        one.not_kept |= {"tags"}
+        one.action = replace(action, do=Do.NOTHING, reason="same but for tags")
+
+    async def _amend_metadata(self, key: str, source: Observed, target: Observed, one: Progress) -> None:
+        """Replaces attributes and tags by copying the target's object onto itself; with its bytes if it must be."""
+        state = replace(target.state, attributes=source.state.attributes, archived=False)
+        comparable = target.state.etag == source.state.etag
+        result = await copy_server_side(
+            one.publisher.target,
+            key,
+            Observed(state, source.tags),
+            one.publisher,
+            parallel=self._copier.parallel,
+            stamp=target.state.stamp if comparable else source.state.etag,
+        )
+        if isinstance(result, Copied):
+            await self._note(key, source, one, result, did=Did.METADATA)
+        else:
+            await self.copy(key, source, [one])
+
+    async def _note(
+        self, key: str, source: Observed, one: Progress, result: Copied | Exception, *, did: Did = Did.COPIED
+    ) -> None:
+        """Takes down what a copy came to, and checks what the target made of it."""
+        if isinstance(result, Exception):
+            if not isinstance(result, ReplicatorError):
+                raise result
+            one.error = result
+            return
+        one.did, one.wrote, one.evidence, one.error = did, one.action, result.evidence, None
+        one.bytes += result.bytes
+        one.not_kept = frozenset(result.not_kept)
+        if _needs_audit(source) or result.resumed:
+            try:
+                await self._audit(key, source, one, result)
+            except StoreError as error:
+                one.error = error
+
+    async def _audit(self, key: str, source: Observed, one: Progress, result: Copied) -> None:
+        """Reads back an object that has more than bytes and a type: what the target did not keep is named.
+
+        Raises ChangedMeanwhile when it is not what was written, or was begun with older attributes or tags.
+        """
+        state = result.state or await one.publisher.target.head(key)
+        if not _is_copy_of(source.state, state):
+            raise ChangedMeanwhile("HeadObject", key, "another object is there after writing")
+        difference = compare_attributes(source.state.attributes, state.attributes)
+        if result.resumed and (difference.differing or await self._tags_differ(key, source.tags, state, one.publisher)):
+            raise ChangedMeanwhile("HeadObject", key, "the upload that was resumed had older attributes or tags")
+        lost = {*difference.differing, *difference.renamed}
+        if source.state.lost_metadata:
+            lost.add(f"{source.state.lost_metadata} metadata entries that the source cannot tell")
+        if state.tag_count != len(source.tags) and one.publisher.holds_tags:
+            await self._tag(key, source.tags, one.publisher)
+        if source.tags and not one.publisher.holds_tags:
+            lost.add("tags")
+        one.beyond = frozenset(difference.differing) | ({"tags"} & lost)
+        one.not_kept |= lost
+
+    async def _tags_differ(self, key: str, tags: Tags, state: ObjectState, publisher: Publisher) -> bool:
+        if not publisher.holds_tags or (state.tag_count == 0 and not tags):
+            return False
+        return state.tag_count != len(tags) or await publisher.target.get_tags(key) != tags
+
+    async def _tag(self, key: str, tags: Tags, publisher: Publisher) -> bool:
+        """Sets tags by themselves; False where the target has none to set."""
+        try:
+            await publisher.target.put_tags(key, tags)
+        except Unsupported:
+            publisher.refuses_tags()
+            return False
+        return True
+
+
+def _is_copy_of(source: ObjectState, state: ObjectState) -> bool:
+    """Whether a target's object, read back, is what was just written: equal or stamped, or equal by checksum."""
+    by_checksum = source.checksum is not None and source.checksum == state.checksum
+    return state.etag == source.etag or state.stamp == source.etag or by_checksum
+
+
+def _needs_audit(source: Observed) -> bool:
+    """Whether an object has more than its bytes and a type, so that a target may have lost something."""
+    return bool(source.tags or source.state.lost_metadata) or not source.state.attributes.only_type

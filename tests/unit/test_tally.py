@@ -1,0 +1,83 @@
+"""The numbers behind progress, summary and exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicator.bulk.tally import WRITES, Tally
+from replicator.errors import AccessDenied
+from replicator.model import Did, Outcome
+
+
+def outcome(did, **more):
+    return Outcome("key", "s3://to/", did, "because", **more)
+
+
+def failure():
+    return outcome(Did.FAILED, failure=AccessDenied("GetObject", "from/key", "no"))
+
+
+def tally_of(*outcomes):
+    tally = Tally()
+    tally.start_pass()
+    for one in outcomes:
+        tally.add(one)
+    return tally
+
+
+@pytest.mark.parametrize("did", [Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED])
+def test_whatever_changes_a_target_is_written(did):
+    tally = tally_of(outcome(did, bytes=5), outcome(did, bytes=7))
+    assert (tally.did[did], tally.written, tally.pass_writes, tally.bytes, tally.failed) == (2, 2, 2, 12, 0)
+
+
+@pytest.mark.parametrize("did", [Did.IN_SYNC, Did.KEPT])
+def test_what_changes_nothing_is_counted_but_not_written(did):
+    tally = tally_of(outcome(did))
+    assert (tally.did[did], tally.written, tally.pass_writes, tally.failed) == (1, 0, 0, 0)
+
+
+def test_every_outcome_is_a_write_a_failure_or_neither():
+    assert set(Did) - WRITES == {Did.IN_SYNC, Did.KEPT, Did.DIFFERS, Did.FAILED}
+
+
+def test_a_failure_is_only_a_failure():
+    tally = tally_of(failure(), failure())
+    assert (tally.failed, tally.written, tally.pass_writes, tally.bytes) == (2, 0, 0, 0)
+    assert not tally.did
+
+
+def test_failures_of_the_last_pass_alone_count():
+    tally = tally_of(failure(), failure())
+    tally.start_pass()
+    tally.add(failure())
+    assert (tally.failed, tally.passes) == (1, 2)
+
+
+def test_a_pass_begins_with_its_own_counts_and_keeps_those_of_the_run():
+    tally = tally_of(outcome(Did.COPIED, bytes=5, not_kept=("tags",)))
+    tally.compared, tally.extra, tally.found_objects, tally.found_bytes, tally.worked_bytes = 1, 2, 3, 4, 5
+    tally.listing_done = True
+    tally.start_pass()
+    assert (tally.compared, tally.extra, tally.found_objects, tally.found_bytes, tally.worked_bytes) == (0,) * 5
+    assert (tally.pass_writes, tally.listing_done) == (0, False)
+    assert (tally.written, tally.bytes, tally.not_kept) == (1, 5, {"tags": 1})
+
+
+@pytest.mark.parametrize("did", [Did.COPIED, Did.METADATA, Did.TAGS])
+def test_writing_again_what_a_target_cannot_keep_is_no_progress_after_the_first_pass(did):
+    tally = tally_of()
+    tally.start_pass()
+    tally.add(outcome(did, not_kept=("website-redirect",)))
+    assert (tally.written, tally.pass_writes) == (1, 0)
+
+
+@pytest.mark.parametrize("did", [Did.COPIED, Did.METADATA])
+def test_a_first_copy_that_lost_something_is_progress(did):
+    assert tally_of(outcome(did, not_kept=("tags",))).pass_writes == 1
+
+
+def test_losses_are_counted_by_kind_whatever_the_name_in_the_metadata():
+    losses = ("metadata colour", "metadata name a_b", "tags", "storage class GLACIER", "website-redirect")
+    tally = tally_of(outcome(Did.COPIED, not_kept=losses), outcome(Did.IN_SYNC, not_kept=("tags",)))
+    assert tally.not_kept == {"metadata": 2, "tags": 2, "storage class GLACIER": 1, "website-redirect": 1}
