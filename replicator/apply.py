@@ -12,6 +12,7 @@ from replicator.errors import Archived, ChangedMeanwhile, ReplicatorError, Store
 from replicator.model import Did, Evidence, ObjectState, Observed, Tags
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
+from replicator.store import UNPROVEN
 
 
 @dataclass(slots=True)
@@ -128,9 +129,9 @@ class Applier:
         lost = {*difference.differing, *difference.renamed}
         if source.state.lost_metadata:
             lost.add(f"{source.state.lost_metadata} metadata entries that the source cannot tell")
-        if state.tag_count != len(source.tags) and one.publisher.holds_tags:
-            await self._tag(key, source.tags, one.publisher)
-        if source.tags and not one.publisher.holds_tags:
+        if state.tag_count != len(source.tags) and not (
+            one.publisher.holds_tags and await self._tag(key, source.tags, one.publisher)
+        ):
             lost.add("tags")
         one.beyond = frozenset(difference.differing) | ({"tags"} & lost)
         one.not_kept |= lost
@@ -144,8 +145,9 @@ class Applier:
         """Sets tags by themselves; False where the target has none to set."""
         try:
             await publisher.target.put_tags(key, tags)
-        except Unsupported:
-            publisher.refuses_tags()
+        except Unsupported as error:
+            if error.code != UNPROVEN:
+                publisher.refuses_tags()
             return False
         return True
 

@@ -85,7 +85,7 @@ class Settings:
         one line for each bad setting; values of secrets are not in it.
         """
         problems: list[str] = []
-        texts = list(targets) or [environment.get("TARGET_BUCKET", "")]
+        texts = targets or [environment.get("TARGET_BUCKET", "")]
         source = _side("source", environment.get("SOURCE_BUCKET", ""), environment, config or {}, problems)
         sides = [_side("target", text, environment, config or {}, problems) for text in texts]
         deletes = environment.get("DELETES") or Deletes.KEEP.value
@@ -171,7 +171,7 @@ def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mappi
     if not _BUCKET.fullmatch(bucket):
         faults.append(f"{variable}={bucket!r}: is no bucket's name")
     endpoint = fields.get("endpoint")
-    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
+    if endpoint is not None and not (_ENDPOINT.fullmatch(endpoint) and _has_a_port(endpoint)):
         given = "" if "@" in endpoint else f"={endpoint!r}"  # what stands before an @ may be a password
         faults.append(f"{spoken['endpoint']}{given}: must be http(s)://HOST[:PORT]")
     addressing = fields.get("addressing", "auto")
@@ -179,6 +179,9 @@ def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mappi
         faults.append(f"{spoken['addressing']}={addressing!r}: must be auto, path or virtual")
     if ("access_key_id" in fields) != ("secret_access_key" in fields):
         faults.append(f"{spoken['access_key_id']} and {spoken['secret_access_key']}: give both or neither")
+    faults += [
+        f"{spoken[name]}: contains a blank or a line break" for name in _KEYS if len(fields.get(name, "").split()) > 1
+    ]
     return faults
 
 
@@ -214,6 +217,13 @@ def split_location(text: str) -> tuple[str | None, str, str]:
         name, rest = (before, after) if colon and "/" not in before else (None, text)
     bucket, _, prefix = rest.partition("/")
     return name, bucket, prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _has_a_port(endpoint: str) -> bool:
+    try:
+        return urlsplit(endpoint).port != 0
+    except ValueError:
+        return False
 
 
 _TABLE = {"url": "endpoint", "region": "region", "profile": "profile", "addressing": "addressing"}

@@ -13,6 +13,9 @@ from typing import Protocol
 from replicator.model import Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part
 
+UNPROVEN = "Unproven"
+"""Code of an Unsupported that says nothing about the next object."""
+
 Data = bytes | bytearray | memoryview
 """Bytes in memory."""
 
@@ -143,7 +146,10 @@ class ObjectStore(Protocol):
         """The object's tags. Raises NoSuchKey, Unsupported."""
 
     async def put_tags(self, key: str, tags: Tags) -> None:
-        """Replaces the object's tags without touching its bytes. Raises Unsupported where that is not certain."""
+        """Replaces the object's tags without touching its bytes.
+
+        Raises Unsupported where the store has no tags, and with the code UNPROVEN where that is not certain.
+        """
 
     def can_copy_from(self, source: ObjectStore) -> bool:
         """Whether `copy` and `copy_part` can read from that store without moving bytes through us."""

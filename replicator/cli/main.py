@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -38,7 +39,12 @@ cli.add_command(verify)
 
 def run(arguments: list[str] | None = None) -> None:
     """Runs the command line and exits with its code. Errors meant for people are one line each, on stderr."""
-    sys.exit(main(arguments))
+    code = main(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,8 +54,15 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        error.show()
+        verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "replicator"
+        click.echo(f"replicator: {error.format_message()} (see {verb} --help)", err=True)
         return EXIT_USAGE
+    except BrokenPipeError:  # replicator ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        click.echo(f"replicator: {error}", err=True)
+        return EXIT_FAILED
     except (KeyboardInterrupt, click.Abort):
         click.echo("replicator: interrupted; run it again to go on where it stopped", err=True)
         return EXIT_INTERRUPTED

@@ -78,17 +78,25 @@ def keys_for(side: Side, *, read_secret: Callable[[str], str] | None = None) -> 
     ConfigurationError when there are no keys to be had.
     """
     if side.secret_id is not None:
-        return StaticKeys(_parse_secret(side, (read_secret or _secrets_manager)(side.secret_id)))
+        try:
+            text = (read_secret or _secrets_manager)(side.secret_id)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{side.role.upper()}_SECRET_ID={side.secret_id}: {error}") from error
+        return StaticKeys(_parse_secret(side, text))
     if side.access_key_id is not None and side.secret_access_key is not None:
         return StaticKeys(Keys(side.access_key_id, side.secret_access_key, side.session_token))
     return ChainKeys(side)
 
 
 def _secrets_manager(secret_id: str) -> str:
-    import boto3
+    import boto3  # only where a secret is named
+    from botocore.exceptions import BotoCoreError, ClientError
 
-    answer = boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)
-    return str(answer["SecretString"])
+    try:
+        answer = boto3.client("secretsmanager").get_secret_value(SecretId=secret_id)
+    except (BotoCoreError, ClientError) as error:
+        raise ConfigurationError(str(error)) from error
+    return str(answer.get("SecretString", ""))
 
 
 def _parse_secret(side: Side, text: str) -> Keys:

@@ -84,7 +84,9 @@ async def check(side: Side) -> None:
         except Transient as error:
             raise ConfigurationError(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
         except StoreError as error:
-            raise ConfigurationError(f"{side.role} {side.location}: {error}") from error
+            raise ConfigurationError(
+                f"{side.role} {side.location}: {error}: check {upper}_ENDPOINT and {upper}_BUCKET"
+            ) from error
 
 
 def _tls(side: Side) -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from replicator.s3.headers import state_of, write_headers
 from replicator.s3.http import Response
 from replicator.s3.listing import list_objects, list_page
 from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
-from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Write, Written
+from replicator.store import UNPROVEN, Body, Fetched, ObjectStore, Pin, Span, Write, Written
 
 TAGGING_FAILURES = 3
 """How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
@@ -103,9 +103,11 @@ class S3Store:
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
         query = encode_query(tagging="", **({"versionId": version_id} if version_id else {}))
         response = await self._send("GetObjectTagging", "GET", key, query=query)
+        if not response.body:  # Ceph RGW, of an object that never had any
+            return ()
         tags = parse_tags(response.document)
         if tags is None:
-            raise Unsupported("GetObjectTagging", self._about(key), "the answer is no tag set")
+            raise Unsupported("GetObjectTagging", self._about(key), "the answer is no tag set", code="NoTagSet")
         self._tagging_proven = True
         return tags
 
@@ -121,9 +123,14 @@ class S3Store:
         await self._send("PutObjectTagging", "PUT", key, query="tagging=", headers=headers, body=body)
 
     async def _prove_tagging(self, key: str) -> None:
-        """Asks for tags. A store that fails again and again at that, and at nothing else, does not know them."""
+        """Asks for tags. A store that fails again and again at that, and at nothing else, does not know them.
+
+        An empty answer about an object that is not empty is no object, so the question was understood.
+        """
         try:
             await self.get_tags(key)
+            if not self._tagging_proven and (await self.head(key)).size == 0:
+                raise Unsupported("GetObjectTagging", self._about(key), "the answer is no tag set", code=UNPROVEN)
         except Transient as error:
             self._tagging_failures += 1
             if self._tagging_failures < TAGGING_FAILURES:
