@@ -100,6 +100,8 @@ class Publisher:
 
         Raises the first refusal when all are refused.
         """
+        if not _features(write):
+            return await attempt(write), ()
         refusal: Unsupported | Rejected | None = None
         for variant in self.variants(write):
             try:
