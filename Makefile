@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 SMOKE := build/smoke
 PYTEST_ARGS ?=
 TYPED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate tests/servers tests/conftest.py)
-FORMATTED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate infra tests)
+FORMATTED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate tests)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

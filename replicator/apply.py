@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from replicator.compare import compare_attributes
 from replicator.copying import Copier
-from replicator.decide import Action, Do
-from replicator.errors import Archived, ChangedMeanwhile, ReplicatorError, StoreError, Unsupported
+from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do
+from replicator.errors import Archived, ChangedMeanwhile, ReplicatorError, StoreError, Unproven, Unsupported
 from replicator.model import Did, Evidence, ObjectState, Observed, Tags
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
-from replicator.store import UNPROVEN
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class Applier:
         """
         observed, results = await self._copier.copy_unseen(key, size, [one.publisher for one in progress])
         for one, result in zip(progress, results, strict=True):
-            one.action = Action(Do.COPY, "not at the target")
+            one.action = NOT_AT_TARGET
             await self._note(key, observed, one, result)
         return observed
 
@@ -76,8 +75,8 @@ class Applier:
         if await self._tag(key, tags, one.publisher):
             one.did, one.wrote = one.did or Did.TAGS, action
             return
-        one.beyond |= {"tags"}
-        one.not_kept |= {"tags"}
+        one.beyond |= {TAGS}
+        one.not_kept |= {TAGS}
         one.action = replace(action, do=Do.NOTHING, reason="same but for tags")
 
     async def _amend_metadata(self, key: str, source: Observed, target: Observed, one: Progress) -> None:
@@ -89,7 +88,6 @@ class Applier:
             key,
             Observed(state, source.tags),
             one.publisher,
-            parallel=self._copier.parallel,
             stamp=target.state.stamp if comparable else source.state.etag,
         )
         if isinstance(result, Copied):
@@ -132,8 +130,8 @@ class Applier:
         if state.tag_count != len(source.tags) and not (
             one.publisher.holds_tags and await self._tag(key, source.tags, one.publisher)
         ):
-            lost.add("tags")
-        one.beyond = frozenset(difference.differing) | ({"tags"} & lost)
+            lost.add(TAGS)
+        one.beyond = frozenset(difference.differing) | ({TAGS} & lost)
         one.not_kept |= lost
 
     async def _tags_differ(self, key: str, tags: Tags, state: ObjectState, publisher: Publisher) -> bool:
@@ -146,7 +144,7 @@ class Applier:
         try:
             await publisher.target.put_tags(key, tags)
         except Unsupported as error:
-            if error.code != UNPROVEN:
+            if not isinstance(error, Unproven):
                 publisher.refuses_tags()
             return False
         return True

@@ -6,21 +6,22 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from replicator.store import Data
+
 Result = TypeVar("Result")
-Chunk = bytes | bytearray | memoryview
 
 AHEAD = 1
-"""Chunks that wait for each consumer beside the one it is working on."""
+"""Datas that wait for each consumer beside the one it is working on."""
 
 
 class _Lane:
     """What is on its way to one consumer: chunks, then None for the end or the reason why there is none."""
 
     def __init__(self) -> None:
-        self.queue: asyncio.Queue[Chunk | Exception | None] = asyncio.Queue(AHEAD)
+        self.queue: asyncio.Queue[Data | Exception | None] = asyncio.Queue(AHEAD)
         self.closed = False
 
-    async def put(self, item: Chunk | Exception | None) -> None:
+    async def put(self, item: Data | Exception | None) -> None:
         if not self.closed:
             await self.queue.put(item)
 
@@ -30,7 +31,7 @@ class _Lane:
         while not self.queue.empty():
             self.queue.get_nowait()
 
-    async def chunks(self) -> AsyncIterator[Chunk]:
+    async def chunks(self) -> AsyncIterator[Data]:
         while True:
             item = await self.queue.get()
             if isinstance(item, Exception):
@@ -41,7 +42,7 @@ class _Lane:
 
 
 async def broadcast(
-    chunks: AsyncIterator[Chunk], consumers: Sequence[Callable[[AsyncIterator[Chunk]], Awaitable[Result]]]
+    chunks: AsyncIterator[Data], consumers: Sequence[Callable[[AsyncIterator[Data]], Awaitable[Result]]]
 ) -> list[Result | Exception]:
     """Runs all consumers over the chunks; one result or exception for each, in order.
 
@@ -49,7 +50,7 @@ async def broadcast(
     """
     lanes = [_Lane() for _ in consumers]
 
-    async def consume(lane: _Lane, consumer: Callable[[AsyncIterator[Chunk]], Awaitable[Result]]) -> Result:
+    async def consume(lane: _Lane, consumer: Callable[[AsyncIterator[Data]], Awaitable[Result]]) -> Result:
         try:
             return await consumer(lane.chunks())
         finally:
@@ -71,7 +72,7 @@ async def broadcast(
     return results
 
 
-async def _feed(chunks: AsyncIterator[Chunk], lanes: Sequence[_Lane]) -> None:
+async def _feed(chunks: AsyncIterator[Data], lanes: Sequence[_Lane]) -> None:
     end: Exception | None = None
     try:
         async for chunk in chunks:

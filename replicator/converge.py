@@ -1,7 +1,7 @@
 """converge(key): looks at the source as it is now and makes every target equal to it.
 
-This is the only way anything is ever written or deleted. Who names the key (an event, a listing, a directory) does
-not matter, nor how often, nor in which order: an event is a hint, and what counts is what the source says when asked.
+This is the only way anything is ever written or deleted. Who names the key, an event or a listing, does not
+matter, nor how often, nor in which order: an event is a hint, and what counts is what the source says when asked.
 
 After writing, the source is asked again; if it has changed meanwhile, everything is looked at once more. So of two
 workers on one key, the one that wrote stale bytes sees that and repairs it, and if it dies before, its message is
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from replicator.apply import Applier, Progress
 from replicator.budget import ByteBudget
 from replicator.copying import SMALL, Copier
-from replicator.decide import Action, Do, Limits, decide
+from replicator.decide import TAGS, Action, Do, Limits, decide
 from replicator.diff import Row
 from replicator.errors import (
     ChangedMeanwhile,
@@ -160,7 +160,7 @@ class Converger:
             one.error = None
             try:
                 target = await self._observe_target(key, one.publisher)
-                limits = Limits(one.beyond, tags=one.publisher.holds_tags and "tags" not in one.beyond)
+                limits = Limits(one.beyond, tags=one.publisher.holds_tags and TAGS not in one.beyond)
                 one.action = decide(source, target, deletes=self.deletes, limits=limits)
                 if one.action.do is Do.COPY:
                     copies.append(one)

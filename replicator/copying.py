@@ -16,15 +16,14 @@ source's ETag.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Sequence
 
 from replicator.budget import ByteBudget
 from replicator.errors import ChangedMeanwhile, Corrupted
 from replicator.layout import find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
-from replicator.multipart import parts_of, promised_md5
-from replicator.parts import RESUME_FROM, PartCopy
+from replicator.multipart import md5_of, parts_of, promised_md5
+from replicator.parts import PartCopy
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import pin_of
 from replicator.server_side import copy_server_side
@@ -40,16 +39,13 @@ Result = Copied | Exception
 class Copier:
     """Copies objects from one source store.
 
-    budget: bytes that all copies together may hold. parallel: parts of one object in flight. resume_from: size in
+    budget: bytes that all copies together may hold. resume_from: size in
     bytes from which interrupted uploads are kept and taken up again.
     """
 
-    def __init__(
-        self, source: ObjectStore, *, budget: ByteBudget, parallel: int = 4, resume_from: int = RESUME_FROM
-    ) -> None:
+    def __init__(self, source: ObjectStore, *, budget: ByteBudget, resume_from: int) -> None:
         self.source = source
         self.budget = budget
-        self.parallel = parallel
         self.resume_from = resume_from
 
     async def copy(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
@@ -59,7 +55,7 @@ class Copier:
         """
         results: dict[int, Result] = {}
         for index, publisher in enumerate(targets):
-            result = await copy_server_side(self.source, key, observed, publisher, parallel=self.parallel)
+            result = await copy_server_side(self.source, key, observed, publisher)
             if result is not None:
                 results[index] = result
         moving = [index for index in range(len(targets)) if index not in results]
@@ -87,9 +83,7 @@ class Copier:
         state = observed.state
         cut = await find_cut(self.source, key, state)
         if cut.layout is not None:
-            copy = PartCopy(
-                self.source, key, observed, self.budget, parallel=self.parallel, resume_from=self.resume_from
-            )
+            copy = PartCopy(self.source, key, observed, self.budget, resume_from=self.resume_from)
             return await copy.run(cut, targets)
         if state.size > SMALL:
             return await StreamCopy(self.source, key, observed, self.budget).run(targets)
@@ -125,11 +119,11 @@ class Copier:
     async def _publish_stamped(self, key: str, data: Data, observed: Observed, publisher: Publisher) -> Copied:
         """Publishes where the source's ETag does not prove the bytes: by a digest of our own, and a stamp."""
         state = observed.state
-        digest = hashlib.md5(data, usedforsecurity=False).digest()
+        digest = md5_of(data)
         promised = _promised(state)
         if promised is not None and digest != promised:
             again = await self.source.fetch(key, limit=state.size, pin=pin_of(state))
-            if hashlib.md5(again.data, usedforsecurity=False).digest() != digest:
+            if md5_of(again.data) != digest:
                 raise Corrupted("GetObject", key, "two reads of one version gave different bytes")
         written, lost = await publisher.put(key, data, write_of(observed, stamp=state.etag, md5=digest))
         publisher.foreign_etags = written.etag != digest.hex()

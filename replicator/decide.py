@@ -46,6 +46,11 @@ class Limits:
 
 ANYTHING = Limits()
 
+TAGS = "tags"
+"""What a target lacks that holds no tags, as it stands in not_kept."""
+
+NOT_AT_TARGET = Action(Do.COPY, "not at the target")
+
 
 def decide(
     source: Observed | None,
@@ -73,7 +78,7 @@ def decide(
     if source is None:
         return _decide_absent(target, deletes)
     if target is None:
-        return Action(Do.COPY, "not at the target")
+        return NOT_AT_TARGET
     verdict, evidence = compare(source.state, target.state)
     if verdict is not Verdict.SAME:
         reason = f"differs by {evidence.value}" if verdict is Verdict.DIFFERENT else "not provably the same"
@@ -83,7 +88,7 @@ def decide(
     not_kept = [*renamed, *(name for name in differing if name in limits.attributes)]
     tags_differ = source.tags != target.tags
     if tags_differ and not limits.tags:
-        not_kept.append("tags")
+        not_kept.append(TAGS)
     if open_differences:
         return Action(Do.METADATA, "differs in " + ", ".join(open_differences), evidence, tuple(not_kept))
     if tags_differ and limits.tags:

@@ -16,6 +16,7 @@ ReplicatorError
     ├── ChangedMeanwhile      look again: the object is no longer the one that was asked for (412)
     ├── Corrupted             copy again: bytes or ETags did not prove equal
     ├── Unsupported           the store cannot hold this; go on without it and report the loss
+    │   └── Unproven          perhaps it can, but it is not safe to try on this object
     ├── Archived              skip and report: must be restored from its storage class first
     ├── UntrustworthyListing  abort the listing: order, repetition or an end that cannot be believed
     └── Rejected              skip and report: any other refusal of this request
@@ -110,6 +111,10 @@ class Corrupted(StoreError):
 
 class Unsupported(StoreError):
     """The store does not know this feature or this value of it (501, unknown storage class, tags ...)."""
+
+
+class Unproven(Unsupported):
+    """Whether the store knows a feature could not be found out with this object. Says nothing about the next one."""
 
 
 class Archived(StoreError):

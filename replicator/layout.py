@@ -18,6 +18,9 @@ from replicator.store import ObjectStore
 
 OUR_PART_SIZE = 16 * MiB
 
+PARALLEL_PARTS = 4
+"""Parts of one object in flight."""
+
 
 class Cut(NamedTuple):
     """A layout to copy by, and whether a copy made so can have the source's ETag: None for a single part."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -44,15 +44,7 @@ class Attributes:
     @property
     def only_type(self) -> bool:
         """Whether there is nothing beside a Content-Type, which every store keeps."""
-        others = (
-            self.content_encoding,
-            self.content_disposition,
-            self.content_language,
-            self.cache_control,
-            self.expires,
-            self.website_redirect,
-        )
-        return not self.metadata and others == (None,) * len(others)
+        return replace(self, content_type=None) == Attributes()
 
 
 Tags = tuple[tuple[str, str], ...]

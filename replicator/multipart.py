@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from replicator.model import GiB, MiB
 
@@ -13,7 +14,6 @@ MAX_PARTS = 10_000
 MIN_PART = 5 * MiB
 MAX_PART = 5 * GiB
 MAX_SINGLE = 5 * GiB
-MAX_OBJECT = 5 * 1024 * GiB
 """Limits of S3: docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html. MIN_PART holds for all but the last."""
 
 USUAL_PART_SIZES = tuple(n * MiB for n in (8, 16, 5, 64, 15, 32, 10, 100, 50, 128, 256, 512, 1024, 25, 20, 6, 12))
@@ -52,6 +52,11 @@ def parts_of(etag: str) -> int | None:
 def is_md5(etag: str) -> bool:
     """Whether an ETag has the form of an MD5 digest, as single-part objects have it."""
     return _MD5.fullmatch(etag) is not None
+
+
+def md5_of(data: bytes | bytearray | memoryview) -> bytes:
+    """MD5 digest of bytes, as S3 uses it: against accidents, not against attackers."""
+    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 def promised_md5(etag: str) -> bytes | None:
@@ -116,6 +121,41 @@ def acceptable(layout: Layout) -> bool:
     if not layout or len(layout) > MAX_PARTS:
         return False
     return all(part.size <= MAX_PART for part in layout) and all(part.size >= MIN_PART for part in layout[:-1])
+
+
+class PartsProof(Enum):
+    """What stored parts prove, see judge_parts."""
+
+    EQUAL = "equal ETag"
+    CORRUPTED = "corrupted"
+    DIGESTS = "equal by digests"
+    READ_AGAIN = "unknown until read again"
+
+
+def judge_parts(stored: Sequence[str], digests: Sequence[bytes] | None, source_etag: str) -> PartsProof:
+    """What the ETags of stored parts prove about an object of that ETag.
+
+    stored: ETags as the target answered. digests: MD5s of the parts as they were read and sent, None if not taken.
+
+    | stored make the source's ETag | digests known | stored != digest | digests make it | gives      |
+    |-------------------------------|---------------|------------------|-----------------|------------|
+    | yes                           |               |                  |                 | EQUAL      |
+    | no                            | no            |                  |                 | CORRUPTED  |
+    | no                            | yes           | for some parts   |                 | CORRUPTED  |
+    | no                            | yes           | for all or none  | yes             | DIGESTS    |
+    | no                            | yes           | for all or none  | no              | READ_AGAIN |
+
+    A target whose ETags differ for all parts has ETags of its own (encryption); its Content-MD5 check proves the bytes.
+    """
+    if composite_etag(stored) == source_etag:
+        return PartsProof.EQUAL
+    if digests is None:
+        return PartsProof.CORRUPTED
+    sent = [digest.hex() for digest in digests]
+    wrong = sum(1 for mine, theirs in zip(sent, stored, strict=True) if is_md5(theirs) and mine != theirs)
+    if 0 < wrong < len(sent):
+        return PartsProof.CORRUPTED
+    return PartsProof.DIGESTS if composite_etag(sent) == source_etag else PartsProof.READ_AGAIN
 
 
 def composite_etag(part_etags: Sequence[str]) -> str | None:

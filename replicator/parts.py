@@ -7,16 +7,15 @@ composite ETag proves before completion that all parts belong together.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from replicator.broadcast import broadcast
 from replicator.budget import ByteBudget
 from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreError, Transient
-from replicator.layout import Cut, find_cut
+from replicator.layout import PARALLEL_PARTS, Cut, find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
-from replicator.multipart import Layout, Part, composite_etag, is_md5
+from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
 from replicator.publish import DEFAULT_CLASSES, Copied, Publisher, write_of
 from replicator.reading import WINDOW, digest_of, pin_of, read_windows
 from replicator.store import Data, ObjectStore, Span, Stream
@@ -53,15 +52,13 @@ class PartCopy:
         observed: Observed,
         budget: ByteBudget,
         *,
-        parallel: int,
-        resume_from: int = RESUME_FROM,
+        resume_from: int,
     ) -> None:
         self.source = source
         self.key = key
         self.observed = observed
         self.state = observed.state
         self.budget = budget
-        self.parallel = parallel
         self.resumable = observed.state.size >= resume_from
 
     async def run(self, cut: Cut, targets: Sequence[Publisher]) -> list[Copied | Exception]:
@@ -145,7 +142,7 @@ class PartCopy:
                 else:
                     await self._part_streamed(part, live, digests)
 
-        await run_workers(min(self.parallel, len(layout)), lambda: work(parts))
+        await run_workers(min(PARALLEL_PARTS, len(layout)), lambda: work(parts))
 
     async def _part_in_memory(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
         async with self.budget.lend(part.size) as memory:
@@ -153,7 +150,7 @@ class PartCopy:
             fetched = await self.source.fetch(self.key, limit=part.size, span=span, pin=pin_of(self.state), into=memory)
             md5 = None
             if digests is not None:
-                md5 = hashlib.md5(fetched.data, usedforsecurity=False).digest()
+                md5 = md5_of(fetched.data)
                 digests[part.number] = md5
             if len(live) == 1:
                 await self._store_part(live[0], part, fetched.data, md5)
@@ -211,30 +208,18 @@ class PartCopy:
     async def _prove(
         self, layout: Layout, etags: list[str], digests: dict[int, bytes] | None, publisher: Publisher
     ) -> Evidence:
-        """Evidence that the stored parts are the source's bytes. Raises Corrupted.
-
-        | parts make the source's ETag | digests known | digests make it      | stored != digest | gives     |
-        |------------------------------|---------------|----------------------|------------------|-----------|
-        | yes                          |               |                      |                  | ETAG      |
-        | no                           | no            |                      |                  | Corrupted |
-        | no                           | yes           |                      | for some parts   | Corrupted |
-        | no                           | yes           | yes                  | for all or none  | STAMP     |
-        | no                           | yes           | no, twice the same   | for all or none  | STAMP     |
-        | no                           | yes           | no, twice not alike  |                  | Corrupted |
-        """
-        if composite_etag(etags) == self.state.etag:
+        """Evidence that the stored parts are the source's bytes. Raises Corrupted."""
+        mine = None if digests is None else [digests[part.number] for part in layout]
+        proof = judge_parts(etags, mine, self.state.etag)
+        if proof is PartsProof.EQUAL:
             return Evidence.ETAG
-        if digests is None:
+        if mine is None or proof is PartsProof.CORRUPTED:
             raise Corrupted("UploadPart", self.key, "the parts do not make up the source's ETag")
-        mine = [digests[part.number].hex() for part in layout]
-        wrong = sum(1 for sent, stored in zip(mine, etags, strict=True) if is_md5(stored) and sent != stored)
-        if 0 < wrong < len(mine):
-            raise Corrupted("UploadPart", self.key, f"{wrong} of {len(mine)} parts were stored with other bytes")
-        publisher.foreign_etags = wrong > 0 or not all(is_md5(stored) for stored in etags)
-        if composite_etag(mine) != self.state.etag:
-            for part in layout:
+        publisher.foreign_etags = [digest.hex() for digest in mine] != etags
+        if proof is PartsProof.READ_AGAIN:
+            for part, digest in zip(layout, mine, strict=True):
                 again = await digest_of(self.source, self.key, self.state, offset=part.offset, size=part.size)
-                if again != digests[part.number]:
+                if again != digest:
                     raise Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
         return Evidence.STAMP
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
+from replicator.decide import TAGS
 from replicator.errors import Rejected, Unsupported
 from replicator.model import Evidence, ObjectState, Observed
 from replicator.store import Data, ObjectStore, Write, Written
@@ -14,7 +15,6 @@ Answer = TypeVar("Answer")
 
 DEFAULT_CLASSES = frozenset({"", "STANDARD"})
 
-TAGS = "tags"
 REDIRECT = "website-redirect"
 CLASS = "storage class "
 

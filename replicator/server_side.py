@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from replicator.errors import AccessDenied, Corrupted, NoSuchUpload, Rejected, StoreError, Unsupported
-from replicator.layout import find_cut
+from replicator.layout import PARALLEL_PARTS, find_cut
 from replicator.model import Evidence, ObjectState, Observed
 from replicator.multipart import MAX_SINGLE, Layout, Part, composite_etag, parts_of
 from replicator.publish import Copied, Publisher, write_of
@@ -21,7 +21,6 @@ async def copy_server_side(
     observed: Observed,
     publisher: Publisher,
     *,
-    parallel: int,
     stamp: str | None = None,
 ) -> Copied | Exception | None:
     """Copies `observed` from `source` with its attributes and tags, keeping its layout.
@@ -31,7 +30,7 @@ async def copy_server_side(
     """
     if not publisher.target.can_copy_from(source):
         return None
-    copy = _ServerSideCopy(source, key, observed.state, publisher.target, parallel)
+    copy = _ServerSideCopy(source, key, observed.state, publisher.target)
     try:
         proved, lost = await publisher.until_accepted(write_of(observed, stamp=stamp), copy.run)
     except (AccessDenied, Unsupported, Rejected, Corrupted):
@@ -46,12 +45,11 @@ async def copy_server_side(
 class _ServerSideCopy:
     """One object on its way inside a service."""
 
-    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore, parallel: int) -> None:
+    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore) -> None:
         self.source = source
         self.key = key
         self.state = state
         self.target = target
-        self.parallel = parallel
 
     async def run(self, write: Write) -> bool:
         """Copies; whether the copy is proved: by an equal ETag, or by a stamp, which says that it may differ."""
@@ -101,5 +99,5 @@ class _ServerSideCopy:
                 etags[part.number] = await self.target.copy_part(self.key, upload, part, self.source, self.key, pin)
 
         shared = iter(layout)
-        await run_workers(min(self.parallel, len(layout)), lambda: work(shared))
+        await run_workers(min(PARALLEL_PARTS, len(layout)), lambda: work(shared))
         return [etags[part.number] for part in layout]

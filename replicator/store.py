@@ -1,4 +1,4 @@
-"""The one port: what the replicator needs of a store. S3 (replicator.s3), directories and the tests' fake implement it.
+"""The one port: what the replicator needs of a store. replicator.s3 and the tests' fake implement it.
 
 A store is one bucket below one prefix; all keys given to it and taken from it are relative to that prefix. Errors are
 those of replicator.errors. Every method may raise Transient (after its own retries), AccessDenied or NoSuchBucket.
@@ -12,9 +12,6 @@ from typing import Protocol
 
 from replicator.model import Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part
-
-UNPROVEN = "Unproven"
-"""Code of an Unsupported that says nothing about the next object."""
 
 Data = bytes | bytearray | memoryview
 """Bytes in memory."""
@@ -148,7 +145,7 @@ class ObjectStore(Protocol):
     async def put_tags(self, key: str, tags: Tags) -> None:
         """Replaces the object's tags without touching its bytes.
 
-        Raises Unsupported where the store has no tags, and with the code UNPROVEN where that is not certain.
+        Raises Unsupported where the store has no tags, and Unproven where that is not certain.
         """
 
     def can_copy_from(self, source: ObjectStore) -> bool:

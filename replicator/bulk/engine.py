@@ -26,7 +26,7 @@ from replicator.bulk.report import Report
 from replicator.bulk.tally import Tally
 from replicator.compare import listed_in_sync
 from replicator.converge import DONE, Converger
-from replicator.decide import Action, Do
+from replicator.decide import NOT_AT_TARGET, Do
 from replicator.diff import Row, merge_pages
 from replicator.errors import Refused, ReplicatorError
 from replicator.model import Deletes, Did, Evidence, MiB, Outcome
@@ -158,7 +158,7 @@ class Migration:
         """The outcomes that converge would have, by looking only."""
         size = row.source.size if row.source is not None else 0
         if row.source is not None and not any(row.targets):
-            actions = [Action(Do.COPY, "not at the target")] * len(self._targets)
+            actions = [NOT_AT_TARGET] * len(self._targets)
         else:
             try:
                 actions = await self._converger.look(row.key)

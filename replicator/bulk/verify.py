@@ -10,7 +10,7 @@ from replicator.bulk.filters import KeyFilter
 from replicator.bulk.prefetch import prefetch
 from replicator.bulk.report import Report
 from replicator.converge import Converger
-from replicator.decide import Action, Do
+from replicator.decide import NOT_AT_TARGET, Action, Do
 from replicator.diff import Row, merge_pages
 from replicator.errors import ReplicatorError
 from replicator.model import Deletes, Did, Evidence, Outcome
@@ -96,7 +96,7 @@ class Verification:
             same = Outcome(key, store.name, Did.IN_SYNC, action.reason, action.evidence, not_kept=action.not_kept)
             self._report.add(same)
             return
-        if action.reason == "not at the target":
+        if action == NOT_AT_TARGET:
             difference = "missing at the target"
         self._findings.different[difference] += 1
         self._report.add(Outcome(key, store.name, Did.DIFFERS, f"{difference}: {action.reason}", action.evidence))

@@ -10,6 +10,7 @@ import click
 from replicator.bulk.engine import Migration, Plan
 from replicator.bulk.report import Report, open_report
 from replicator.bulk.tally import Tally
+from replicator.cli.echo import EchoingReport
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
@@ -40,8 +41,6 @@ def migrate(
     deep: bool,
     dry_run: bool,
     report: Path | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
     **options: object,
 ) -> int:
     """Copy a bucket to one or several others.
@@ -61,39 +60,26 @@ def migrate(
         return run_async(lambda: _migrate(settings, plan, lines))
 
 
-class _Announcing:
-    """Also prints what a dry run would do, as `aws s3 sync --dryrun` does."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def add(self, outcome: Outcome) -> None:
-        """Reports and prints an outcome."""
-        self._report.add(outcome)
-        if outcome.did not in (Did.IN_SYNC, Did.KEPT):
-            click.echo(f"(dry run) {outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}")
+def _would(outcome: Outcome) -> str | None:
+    """What a dry run prints, as `aws s3 sync --dryrun` does."""
+    if outcome.did in (Did.IN_SYNC, Did.KEPT):
+        return None
+    return f"(dry run) {outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}"
 
 
-class _Complaining:
-    """Also prints failures as they happen."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def add(self, outcome: Outcome) -> None:
-        """Reports an outcome; a failure is one line on stderr."""
-        self._report.add(outcome)
-        if outcome.did is Did.FAILED:
-            click.echo(f"replicator: failed: {outcome.key!a} at {outcome.target}: {outcome.reason}", err=True)
+def _failed(outcome: Outcome) -> str | None:
+    if outcome.did is not Did.FAILED:
+        return None
+    return f"replicator: failed: {outcome.key!a} at {outcome.target}: {outcome.reason}"
 
 
 async def _migrate(settings: Settings, plan: Plan, report: Report) -> int:
     began = time.monotonic()
     tally = Tally()
-    wrapped: Report = _Announcing(report) if plan.dry_run else _Complaining(report)
+    echoing = EchoingReport(report, _would) if plan.dry_run else EchoingReport(report, _failed, err=True)
     problem = ""
     async with open_stores(settings) as (source, targets), progress(tally):
-        run = Migration(source, targets, plan, report=wrapped, tally=tally)
+        run = Migration(source, targets, plan, report=echoing, tally=tally)
         try:
             await run.run()
         except StoreError as error:

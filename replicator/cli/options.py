@@ -53,8 +53,20 @@ def location_options(command: Command) -> Command:
 def run_options(command: Command) -> Command:
     """What every run over two listings has."""
     options = [
-        click.option("--include", multiple=True, metavar="PATTERN", help="Keys to take in; the last match decides."),
-        click.option("--exclude", multiple=True, metavar="PATTERN", help="Keys to leave alone; '*' matches '/' too."),
+        click.option(
+            "--include",
+            multiple=True,
+            expose_value=False,
+            metavar="PATTERN",
+            help="Keys to take in; the last match decides.",
+        ),
+        click.option(
+            "--exclude",
+            multiple=True,
+            expose_value=False,
+            metavar="PATTERN",
+            help="Keys to leave alone; '*' matches '/' too.",
+        ),
         click.option("--concurrency", type=click.IntRange(1, 4096), help="Objects in flight.  [default: 64]"),
         click.option("--report", type=click.Path(path_type=Path), help="A line of JSON for each object."),
     ]

@@ -10,6 +10,7 @@ import click
 from replicator.bulk.filters import KeyFilter
 from replicator.bulk.report import Report, open_report
 from replicator.bulk.verify import Findings, Verification
+from replicator.cli.echo import EchoingReport
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
@@ -33,8 +34,6 @@ def verify(
     targets: tuple[str, ...],
     config: Path | None,
     report: Path | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
     **options: object,
 ) -> int:
     """Compare a bucket with its copies; name every difference.
@@ -48,17 +47,10 @@ def verify(
         return run_async(lambda: _verify(settings, keys, lines))
 
 
-class _Naming:
-    """Also prints every difference."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def add(self, outcome: Outcome) -> None:
-        """Reports an outcome; a difference is one line on stdout."""
-        self._report.add(outcome)
-        if outcome.did is not Did.IN_SYNC:
-            click.echo(f"{outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}")
+def _difference(outcome: Outcome) -> str | None:
+    if outcome.did is Did.IN_SYNC:
+        return None
+    return f"{outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}"
 
 
 async def _verify(settings: Settings, keys: KeyFilter, report: Report) -> int:
@@ -71,7 +63,7 @@ async def _verify(settings: Settings, keys: KeyFilter, report: Report) -> int:
             targets,
             keys=keys,
             concurrency=settings.concurrency,
-            report=_Naming(report),
+            report=EchoingReport(report, _difference),
             findings=findings,
         )
         try:

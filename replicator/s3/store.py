@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import quote, unquote_plus
 from xml.etree.ElementTree import Element
 
-from replicator.errors import NoSuchBucket, NoSuchKey, StoreError, Transient, Unsupported
+from replicator.errors import NoSuchBucket, NoSuchKey, NoSuchUpload, Transient, Unproven, Unsupported
 from replicator.model import Listed, ObjectState, Tags
 from replicator.multipart import Part
 from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
@@ -16,7 +17,7 @@ from replicator.s3.headers import state_of, write_headers
 from replicator.s3.http import Response
 from replicator.s3.listing import list_objects, list_page
 from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
-from replicator.store import UNPROVEN, Body, Fetched, ObjectStore, Pin, Span, Write, Written
+from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Write, Written
 
 TAGGING_FAILURES = 3
 """How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
@@ -43,10 +44,7 @@ class S3Store:
         return self.client.skew
 
     async def check(self) -> None:
-        try:
-            await list_page(self.client, self.prefix, page_size=1)
-        except NoSuchKey as error:  # a bare 404 for a bucket is about the bucket
-            raise NoSuchBucket(error.operation, error.target, error.detail, code=error.code) from error
+        await self._first_entry("")
 
     async def head(self, key: str, *, part: int | None = None) -> ObjectState:
         query = f"partNumber={part}" if part is not None else ""
@@ -58,10 +56,16 @@ class S3Store:
         return state
 
     async def confirm_absent(self, key: str) -> None:
-        await self.check()
-        page = await list_page(self.client, self.prefix + key, page_size=1)
-        if page.entries and page.entries[0].key == "":
+        if await self._first_entry(key) == "":
             raise Transient("HeadObject", f"{self.client.bucket}/{self.prefix}{key}", "not found, yet it is listed")
+
+    async def _first_entry(self, prefix: str) -> str | None:
+        """The first key that starts with `prefix`, without it; None if there is none. Proves that the bucket lists."""
+        try:
+            page = await list_page(self.client, self.prefix + prefix, page_size=1)
+        except NoSuchKey as error:  # a bare 404 for a bucket is about the bucket
+            raise NoSuchBucket(error.operation, error.target, error.detail, code=error.code) from error
+        return page.entries[0].key if page.entries else None
 
     async def fetch(
         self,
@@ -92,10 +96,8 @@ class S3Store:
         return Written(_etag(response), response.headers.get("x-amz-version-id"))
 
     async def delete(self, key: str) -> None:
-        try:
+        with suppress(NoSuchKey):
             await self._send("DeleteObject", "DELETE", key)
-        except NoSuchKey:
-            return
 
     def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
         return list_objects(self.client, self.prefix, after=after)
@@ -130,7 +132,7 @@ class S3Store:
         try:
             await self.get_tags(key)
             if not self._tagging_proven and (await self.head(key)).size == 0:
-                raise Unsupported("GetObjectTagging", self._about(key), "the answer is no tag set", code=UNPROVEN)
+                raise Unproven("GetObjectTagging", self._about(key), "the answer is no tag set")
         except Transient as error:
             self._tagging_failures += 1
             if self._tagging_failures < TAGGING_FAILURES:
@@ -229,11 +231,8 @@ class S3Store:
         return Written(fields.get("ETag", "").strip('"'), response.headers.get("x-amz-version-id"))
 
     async def abort_upload(self, key: str, upload: str) -> None:
-        try:
+        with suppress(NoSuchUpload, NoSuchKey):
             await self._send("AbortMultipartUpload", "DELETE", key, query=encode_query(uploadId=upload))
-        except StoreError as error:
-            if error.code not in ("NoSuchUpload", "HTTP 404"):
-                raise
 
     async def _send(
         self,

@@ -72,8 +72,9 @@ def policy(settings: Mapping[str, str]) -> dict[str, object]:
         _allow(read, f"arn:aws:s3:::{source}/*"),
         _allow(queue, f"arn:aws:sqs:*:*:{settings['QUEUE']}"),
         _allow(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents"], "arn:aws:logs:*:*:*"),
-        _allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"),
     ]
+    if settings.get("TRACING") == "on":
+        statements.append(_allow(["xray:PutTraceSegments", "xray:PutTelemetryRecords"], "*"))
     if not (settings.get("TARGET_ENDPOINT") or settings.get("ENDPOINT")):
         statements.append(_allow(["s3:ListBucket", "s3:ListBucketMultipartUploads"], f"arn:aws:s3:::{target}"))
         statements.append(_allow(write, f"arn:aws:s3:::{target}/*"))

@@ -498,6 +498,20 @@ async def test_metadata_that_changes_after_its_object_was_copied_ends_equal():
     assert content(target) == content(source)
 
 
+async def test_metadata_that_changes_between_reading_and_writing_ends_equal_though_the_copy_is_younger():
+    source, target = Place("from", KEYS), Place()
+    key = KEYS[5]
+    target.bucket.now = BEGAN + 100
+
+    def relabel():
+        source.bucket.now = BEGAN + 1
+        source.bucket.write(key, f"data of {key}".encode(), HTML)
+
+    once(source, "GetObject:answered", key, relabel)
+    await migrate(source, target)
+    assert content(target) == content(source)
+
+
 async def test_an_object_that_vanishes_while_it_is_copied_is_no_failure():
     source, target = Place("from", KEYS), Place()
     once(source, "GetObject", KEYS[6], lambda: source.bucket.objects.pop(KEYS[6]))

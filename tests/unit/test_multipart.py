@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 
 from replicator.model import GiB, MiB
 from replicator.multipart import (
-    MAX_OBJECT,
     MAX_PART,
     MAX_PARTS,
     MIN_PART,
     USUAL_PART_SIZES,
     Part,
+    PartsProof,
     acceptable,
     composite_etag,
     default_layout,
     from_sizes,
     guess_layout,
     is_md5,
+    judge_parts,
     layout_from_first,
     parts_of,
     promised_md5,
@@ -109,7 +110,7 @@ def test_an_unusual_size_in_whole_megabytes_is_guessed():
     assert guess_layout(7 * 37 * MiB, 7) == uniform(7 * 37 * MiB, 37 * MiB)
 
 
-@given(st.integers(1, MAX_OBJECT), st.integers(1, 2 * GiB))
+@given(st.integers(1, (5 * 1024 * GiB)), st.integers(1, 2 * GiB))
 def test_a_layout_of_our_own_is_always_acceptable(size, part_size):
     layout = default_layout(size, part_size)
     assert acceptable(layout)
@@ -203,3 +204,23 @@ def test_an_md5_in_capitals_is_one():
 
 def test_the_last_byte_of_a_part_is_included():
     assert Part(2, 10, 5).last == 14
+
+
+ONE, TWO, OTHER = (hashlib.md5(text).digest() for text in (b"one", b"two", b"other"))
+WHOLE = composite_etag([ONE.hex(), TWO.hex()])
+
+
+@pytest.mark.parametrize(
+    ("stored", "digests", "source", "proof"),
+    [
+        pytest.param([ONE, TWO], None, WHOLE, PartsProof.EQUAL, id="stored parts make the ETag"),
+        pytest.param([ONE, TWO], [OTHER, OTHER], WHOLE, PartsProof.EQUAL, id="whatever the digests say"),
+        pytest.param([ONE, OTHER], None, WHOLE, PartsProof.CORRUPTED, id="they do not, and no digests are known"),
+        pytest.param([ONE, OTHER], [ONE, TWO], WHOLE, PartsProof.CORRUPTED, id="one part was stored wrong"),
+        pytest.param([OTHER, OTHER], [ONE, TWO], WHOLE, PartsProof.DIGESTS, id="all differ: ETags of its own"),
+        pytest.param([ONE, OTHER], [ONE, OTHER], WHOLE, PartsProof.READ_AGAIN, id="digests do not make it either"),
+        pytest.param([TWO, ONE], [OTHER, OTHER], WHOLE, PartsProof.READ_AGAIN, id="neither, with ETags of its own"),
+    ],
+)
+def test_parts_prove(stored, digests, source, proof):
+    assert judge_parts([etag.hex() for etag in stored], digests, source) is proof
