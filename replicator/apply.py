@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from replicator.compare import compare_attributes
+from replicator.compare import compare, compare_attributes
 from replicator.copying import Copier
 from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do
-from replicator.errors import Archived, ChangedMeanwhile, ReplicatorError, StoreError, Unproven, Unsupported
-from replicator.model import Did, Evidence, ObjectState, Observed, Tags
+from replicator.errors import Archived, ChangedMeanwhile, StoreError, Unproven, Unsupported
+from replicator.model import Did, Evidence, ObjectState, Observed, Tags, Verdict
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
 
@@ -82,13 +82,13 @@ class Applier:
     async def _amend_metadata(self, key: str, source: Observed, target: Observed, one: Progress) -> None:
         """Replaces attributes and tags by copying the target's object onto itself; with its bytes if it must be."""
         state = replace(target.state, attributes=source.state.attributes, archived=False)
-        comparable = target.state.etag == source.state.etag
+        equal = target.state.etag == source.state.etag
         result = await copy_server_side(
             one.publisher.target,
             key,
             Observed(state, source.tags),
             one.publisher,
-            stamp=target.state.stamp if comparable else source.state.etag,
+            stamp=None if equal else source.state.etag,
         )
         if isinstance(result, Copied):
             await self._note(key, source, one, result, did=Did.METADATA)
@@ -100,8 +100,6 @@ class Applier:
     ) -> None:
         """Takes down what a copy came to, and checks what the target made of it."""
         if isinstance(result, Exception):
-            if not isinstance(result, ReplicatorError):
-                raise result
             one.error = result
             return
         one.did, one.wrote, one.evidence, one.error = did, one.action, result.evidence, None
@@ -122,8 +120,12 @@ class Applier:
         if not _is_copy_of(source.state, state):
             raise ChangedMeanwhile("HeadObject", key, "another object is there after writing")
         difference = compare_attributes(source.state.attributes, state.attributes)
-        if result.resumed and (difference.differing or await self._tags_differ(key, source.tags, state, one.publisher)):
-            raise ChangedMeanwhile("HeadObject", key, "the upload that was resumed had older attributes or tags")
+        if result.resumed and (
+            difference.differing
+            or state.stamp not in (None, source.state.etag)
+            or await self._tags_differ(key, source.tags, state, one.publisher)
+        ):
+            raise ChangedMeanwhile("HeadObject", key, "what was published had other attributes or tags")
         lost = {*difference.differing, *difference.renamed}
         if source.state.lost_metadata:
             lost.add(f"{source.state.lost_metadata} metadata entries that the source cannot tell")
@@ -152,8 +154,7 @@ class Applier:
 
 def _is_copy_of(source: ObjectState, state: ObjectState) -> bool:
     """Whether a target's object, read back, is what was just written: equal or stamped, or equal by checksum."""
-    by_checksum = source.checksum is not None and source.checksum == state.checksum
-    return state.etag == source.etag or state.stamp == source.etag or by_checksum
+    return compare(source, state).verdict is Verdict.SAME
 
 
 def _needs_audit(source: Observed) -> bool:

@@ -29,9 +29,9 @@ def compare(source: ObjectState, target: ObjectState) -> Comparison:
     | size | checksums of one kind | ETags               | target's stamp | target is | verdict   | evidence      |
     |------|-----------------------|---------------------|----------------|-----------|-----------|---------------|
     | !=   |                       |                     |                |           | DIFFERENT | SIZE          |
-    | ==   | ==                    |                     |                |           | SAME      | CHECKSUM      |
+    | ==   | == (SHA)              |                     |                |           | SAME      | CHECKSUM      |
     | ==   | !=                    |                     |                |           | DIFFERENT | CHECKSUM      |
-    | ==   | none                  | ==                  |                |           | SAME      | ETAG          |
+    | ==   | none, or == (CRC)     | ==                  |                |           | SAME      | ETAG          |
     | ==   | none                  | !=                  | == source ETag |           | SAME      | STAMP         |
     | ==   | none                  | !=                  | another ETag   |           | DIFFERENT | STAMP         |
     | ==   | none                  | != and both MD5     | none           |           | DIFFERENT | ETAG          |
@@ -39,14 +39,19 @@ def compare(source: ObjectState, target: ObjectState) -> Comparison:
     | ==   | none                  | not comparable      | none           | younger   | UNKNOWN   | SIZE_AND_TIME |
     | ==   | none                  | not comparable      | none           | older     | UNKNOWN   | NONE          |
 
+    Equal CRCs prove nothing: files that end with their own CRC, as many formats do, all have the same one. Unequal ones
+    prove a difference.
+
     Equal size and a younger target are told, but never believed: where the target's clock is ahead, an overwrite of
     the same size would pass for its own copy and be lost (tests/faults found it: seed 37).
     """
     if source.size != target.size:
         return Comparison(Verdict.DIFFERENT, Evidence.SIZE)
     if source.checksum and target.checksum and source.checksum[0] == target.checksum[0]:
-        same = source.checksum == target.checksum
-        return Comparison(Verdict.SAME if same else Verdict.DIFFERENT, Evidence.CHECKSUM)
+        if source.checksum != target.checksum:
+            return Comparison(Verdict.DIFFERENT, Evidence.CHECKSUM)
+        if source.checksum[0].startswith("sha"):
+            return Comparison(Verdict.SAME, Evidence.CHECKSUM)
     if source.etag and source.etag == target.etag:
         return Comparison(Verdict.SAME, Evidence.ETAG)
     if target.stamp is not None and source.etag:
@@ -73,12 +78,12 @@ def listed_in_sync(source: Listed, target: Listed, *, skew: float, changed_since
 
     Equal ETags prove equal bytes. Metadata is not listed, but changing it makes an object younger, so a source
     that is older than its copy has not changed since. skew: seconds the source's clock is ahead of the target's.
-    changed_since: when given, the source's time from which objects are looked at, instead of the copy's age.
+    changed_since: the source's time from which on objects are looked at in any case.
     """
     if source.etag != target.etag or source.size != target.size or not source.etag:
         return False
-    if changed_since is not None:
-        return source.modified < changed_since - CLOCK_MARGIN
+    if changed_since is not None and source.modified >= changed_since - CLOCK_MARGIN:
+        return False
     return source.modified - skew + CLOCK_MARGIN < target.modified
 
 

@@ -22,7 +22,7 @@ from replicator.errors import (
     ChangedMeanwhile,
     Corrupted,
     NoSuchKey,
-    ReplicatorError,
+    NoSuchUpload,
     SourceKeepsChanging,
     StoreError,
     TooLargeForNow,
@@ -39,8 +39,11 @@ ROUNDS = 8
 SLOWEST = 20 * MiB
 """Bytes per second at which a single-part object is expected to stream, when there is a deadline."""
 
-LOOK_AGAIN = (NoSuchKey, ChangedMeanwhile, Corrupted)
+LOOK_AGAIN = (NoSuchKey, NoSuchUpload, ChangedMeanwhile, Corrupted)
 """Errors that say that what was looked at is not there any more, or that bytes did not arrive as they were."""
+
+CORRUPTED_ROUNDS = 2
+"""How often bytes may arrive wrong before that is reported: each round sends the whole object."""
 
 DONE = {
     Do.NOTHING: Did.IN_SYNC,
@@ -82,7 +85,7 @@ class Converger:
     async def converge(self, key: str, listed: Row | None = None, *, seconds: float | None = None) -> list[Outcome]:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
 
-        Idempotent. Never raises a ReplicatorError: what failed is an outcome FAILED with its error, and one target's
+        Idempotent. Never raises an Exception: what failed is an outcome FAILED with its error, and one target's
         failure does not hold back the others. listed: what listings said, which may save asking. seconds: in which it
         has to be done: an object that cannot be resumed and is too large for that is not begun.
         """
@@ -92,7 +95,7 @@ class Converger:
         try:
             if listed is None or not await self._copy_unseen(key, listed, progress):
                 await self._rounds(key, progress, deadline)
-        except ReplicatorError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one key must not stop the others
             for one in progress:
                 one.error = one.error or error
         taken = self._clock() - started
@@ -123,6 +126,7 @@ class Converger:
         """Looks, acts and looks again until the source is the one that was acted upon."""
         source = await self._observe_source(key)
         broken: Exception | None = None
+        corrupted = 0
         for _ in range(ROUNDS):
             try:
                 self._check_time(key, source, deadline)
@@ -131,6 +135,9 @@ class Converger:
                 broken = None
             except LOOK_AGAIN as error:
                 broken = error
+            corrupted += any(isinstance(error, Corrupted) for error in (broken, *(one.error for one in progress)))
+            if corrupted == CORRUPTED_ROUNDS:
+                break
             again = await self._observe_source(key)
             settled = broken is None and not any(isinstance(one.error, LOOK_AGAIN) for one in progress)
             if settled and _same(source, again):

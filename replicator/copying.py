@@ -126,7 +126,7 @@ class Copier:
             if md5_of(again.data) != digest:
                 raise Corrupted("GetObject", key, "two reads of one version gave different bytes")
         written, lost = await publisher.put(key, data, write_of(observed, stamp=state.etag, md5=digest))
-        publisher.foreign_etags = written.etag != digest.hex()
+        await publisher.settle_etag(key, written, digest)
         return Copied(Evidence.STAMP, state.size, lost)
 
 

@@ -70,9 +70,11 @@ def decide(
     | present | present | DIFFERENT           |            |      |         | COPY     |
     | present | present | UNKNOWN             |            |      |         | COPY     |
     | present | present | SAME                | differ     |      |         | METADATA |
+    | present | present | SAME, stale stamp   |            |      |         | METADATA |
     | present | present | SAME                | same       | !=   |         | TAGS     |
     | present | present | SAME                | same       | ==   |         | NOTHING  |
 
+    A stamp is stale when it names another version although the ETags are equal: it would prove that version later.
     A difference within `limits` counts as same and is named in not_kept. A METADATA action sets the tags too.
     """
     if source is None:
@@ -89,6 +91,8 @@ def decide(
     tags_differ = source.tags != target.tags
     if tags_differ and not limits.tags:
         not_kept.append(TAGS)
+    if target.state.stamp is not None and target.state.stamp != source.state.etag and evidence is not Evidence.STAMP:
+        open_differences.append("the stamp of another version")
     if open_differences:
         return Action(Do.METADATA, "differs in " + ", ".join(open_differences), evidence, tuple(not_kept))
     if tags_differ and limits.tags:

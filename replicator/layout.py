@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from replicator.model import MiB, ObjectState
 from replicator.multipart import (
+    MAX_SINGLE,
     Layout,
     acceptable,
     default_layout,
@@ -37,6 +38,8 @@ async def find_cut(store: ObjectStore, key: str, state: ObjectState, *, exact: b
     exact: asks for every part instead of taking them to be of one size.
     """
     count = parts_of(state.etag)
+    if count is None and state.size > MAX_SINGLE:  # some stores take more in one request than AWS does
+        return Cut(default_layout(state.size, OUR_PART_SIZE), keeps_etag=False)
     if count is None or state.size == 0:
         return Cut(None, keeps_etag=state.etag_is_md5)
     layout = await _declared(store, key, state, count, exact=exact)

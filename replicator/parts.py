@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from replicator.broadcast import broadcast
 from replicator.budget import ByteBudget
-from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchUpload, StoreError, Transient
+from replicator.errors import (
+    AccessDenied,
+    ChangedMeanwhile,
+    Corrupted,
+    NoSuchUpload,
+    Rejected,
+    StoreError,
+    Transient,
+    Unsupported,
+)
 from replicator.layout import PARALLEL_PARTS, Cut, find_cut
-from replicator.model import Evidence, MiB, ObjectState, Observed
+from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
 from replicator.publish import DEFAULT_CLASSES, Copied, Publisher, write_of
 from replicator.reading import WINDOW, digest_of, pin_of, read_windows
@@ -95,7 +105,8 @@ class PartCopy:
             interrupted = isinstance(error, Transient)
             raise
         finally:
-            await asyncio.shield(self._abort(uploads, keep=interrupted and self.resumable))
+            # A stamped upload is never kept: whoever took it up could not see the stamp.
+            await asyncio.shield(self._abort(uploads, interrupted=interrupted, stamped=digests is not None))
 
     async def _start(self, publisher: Publisher, layout: Layout, *, stamped: bool) -> Upload:
         """Starts an upload, or finds the one to go on with. A stamped one is never taken up: it may have no stamp."""
@@ -113,18 +124,31 @@ class PartCopy:
         return Upload(publisher, upload, lost)
 
     async def _resume(self, publisher: Publisher, layout: Layout, storage_class: str) -> Upload | None:
-        """The newest unfinished upload of this key whose parts have the right sizes, for the right storage class."""
-        sizes = {part.number: part.size for part in layout}
-        for name in await publisher.target.list_uploads(self.key):
-            try:
-                stored = await publisher.target.list_parts(self.key, name)
-            except NoSuchUpload:
-                continue
-            right_class = all(_class(entry.storage_class) == _class(storage_class) for entry in stored.values())
-            if stored and right_class and all(sizes.get(n) == entry.size for n, entry in stored.items()):
-                etags = {number: entry.etag for number, entry in stored.items()}
-                return Upload(publisher, name, (), etags=etags, resumed=True)
+        """The newest unfinished upload of this key that holds bytes of this version, for the right storage class.
+
+        The sizes of all its parts must fit, and one part is read at the source: an upload of another version, or of
+        another program, is left alone.
+        """
+        with suppress(AccessDenied, Unsupported, Rejected):  # who may not look begins anew
+            for name in await publisher.target.list_uploads(self.key):
+                with suppress(NoSuchUpload):
+                    stored = await publisher.target.list_parts(self.key, name)
+                    if await self._fits(stored, layout, storage_class):
+                        etags = {number: entry.etag for number, entry in stored.items()}
+                        return Upload(publisher, name, (), etags=etags, resumed=True)
         return None
+
+    async def _fits(self, stored: dict[int, Listed], layout: Layout, storage_class: str) -> bool:
+        parts = {part.number: part for part in layout}
+        for number, entry in stored.items():
+            part = parts.get(number)
+            if part is None or part.size != entry.size or _class(entry.storage_class) != _class(storage_class):
+                return False
+        if not stored:
+            return False
+        probe = parts[max(stored)]
+        digest = await digest_of(self.source, self.key, self.state, offset=probe.offset, size=probe.size)
+        return digest.hex() == stored[probe.number].etag
 
     async def _transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
         parts = iter(layout)
@@ -199,11 +223,13 @@ class PartCopy:
         etags = [upload.etags[part.number] for part in layout]
         try:
             evidence = await self._prove(layout, etags, digests, upload.publisher)
-            await self._complete(upload, etags)
+            with suppress(NoSuchUpload):  # perhaps completed by a request whose answer was lost
+                await upload.publisher.target.complete_upload(self.key, upload.id, etags)
+                upload.id = ""
             state = await self._read_back(upload.publisher)
         except StoreError as error:
             return error
-        return Copied(evidence, self.state.size, upload.lost, state, upload.resumed)
+        return Copied(evidence, self.state.size, upload.lost, state, upload.resumed or bool(upload.id))
 
     async def _prove(
         self, layout: Layout, etags: list[str], digests: dict[int, bytes] | None, publisher: Publisher
@@ -223,14 +249,6 @@ class PartCopy:
                     raise Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
         return Evidence.STAMP
 
-    async def _complete(self, upload: Upload, etags: list[str]) -> None:
-        """Completes; an upload that is gone may have been completed by a request whose answer was lost."""
-        try:
-            await upload.publisher.target.complete_upload(self.key, upload.id, etags)
-        except NoSuchUpload:
-            await self._read_back(upload.publisher)
-        upload.id = ""
-
     async def _read_back(self, publisher: Publisher) -> ObjectState:
         state = await publisher.target.head(self.key)
         ours = state.etag == self.state.etag or state.stamp == self.state.etag
@@ -238,10 +256,11 @@ class PartCopy:
             raise ChangedMeanwhile("HeadObject", self.key, "another object is there after completing the upload")
         return state
 
-    async def _abort(self, uploads: list[Upload], *, keep: bool) -> None:
-        """Drops what was not completed. keep: leaves it for a later run to go on with."""
+    async def _abort(self, uploads: list[Upload], *, interrupted: bool, stamped: bool) -> None:
+        """Drops what was begun here and not completed; large uploads that were interrupted are left to go on with."""
         for upload in uploads:
-            if upload.id and not (keep or (self.resumable and isinstance(upload.error, Transient))):
+            goes_on = self.resumable and not stamped and (interrupted or isinstance(upload.error, Transient))
+            if upload.id and not upload.resumed and not goes_on:
                 try:
                     await upload.publisher.target.abort_upload(self.key, upload.id)
                 except StoreError as error:

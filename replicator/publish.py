@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 from replicator.decide import TAGS
-from replicator.errors import Rejected, Unsupported
+from replicator.errors import Corrupted, Rejected, StoreError, Unsupported
 from replicator.model import Evidence, ObjectState, Observed
+from replicator.reading import digest_of, pin_of
 from replicator.store import Data, ObjectStore, Write, Written
 
 Answer = TypeVar("Answer")
@@ -18,6 +20,9 @@ DEFAULT_CLASSES = frozenset({"", "STANDARD"})
 REDIRECT = "website-redirect"
 CLASS = "storage class "
 
+NOT_IMPLEMENTED = frozenset({"NotImplemented", "HTTP 501", "MethodNotAllowed", "HTTP 405"})
+"""Codes that are about a feature and not about its value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copied:
@@ -25,7 +30,7 @@ class Copied:
 
     evidence: what proves the copy. bytes: sent. not_kept: what the target refused.
     state: the target's object as it was read back after publishing, where that was done.
-    resumed: an upload begun earlier was completed, whose attributes may be those of then.
+    resumed: what was published may have been begun earlier, or by somebody else, with the attributes of then.
     """
 
     evidence: Evidence
@@ -57,7 +62,8 @@ class Variant(NamedTuple):
 class Publisher:
     """Writes to one target and remembers which features it has refused, so that it is not asked again.
 
-    A feature counts as refused only when a write was accepted that differed in nothing else.
+    A feature counts as refused only when a write was accepted that differed in nothing else; and tags and redirects,
+    whose values may be what was refused, only when the refusal says that they are not implemented.
     """
 
     def __init__(self, target: ObjectStore) -> None:
@@ -65,6 +71,20 @@ class Publisher:
         self.foreign_etags = False
         """Whether its ETags were seen not to be digests of what was sent (encryption, a proxy)."""
         self._refused: set[str] = set()
+
+    async def settle_etag(self, key: str, written: Written, digest: bytes) -> None:
+        """Finds out what an answered ETag means that is not the digest of what was sent. Raises Corrupted.
+
+        The first time, the object is read back: either the target has ETags of its own, or it holds other bytes.
+        """
+        if written.etag == digest.hex() or self.foreign_etags:
+            return
+        state = await self.target.head(key)
+        if await digest_of(self.target, key, state) != digest:
+            with suppress(StoreError):  # what is wrong must not carry a stamp that proves it
+                await self.target.copy(self.target, key, key, pin_of(state), Write(attributes=state.attributes))
+            raise Corrupted("PutObject", key, "the target holds other bytes than were sent")
+        self.foreign_etags = True
 
     @property
     def holds_tags(self) -> bool:
@@ -75,9 +95,10 @@ class Publisher:
         """Notes that the target has refused tags by themselves."""
         self._refused.add(TAGS)
 
-    def accepted(self, variant: Variant) -> None:
-        """Notes that a variant was accepted after those before it were refused."""
-        self._refused.update(variant.left_out)
+    def accepted(self, variant: Variant, refusal: Exception | None) -> None:
+        """Notes that a variant was accepted, after the write as a whole was met with `refusal`."""
+        absent = isinstance(refusal, Unsupported) and refusal.code in NOT_IMPLEMENTED
+        self._refused.update(feature for feature in variant.left_out if absent or feature.startswith(CLASS))
 
     def variants(self, write: Write) -> list[Variant]:
         """What to try, in order: the write without what is known to be refused, without one feature more, without all.
@@ -109,7 +130,7 @@ class Publisher:
             except (Unsupported, Rejected) as error:
                 refusal = refusal or error
                 continue
-            self.accepted(variant)
+            self.accepted(variant, refusal)
             return answer, variant.left_out
         raise refusal or AssertionError("a write has at least one variant")
 

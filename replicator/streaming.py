@@ -27,6 +27,7 @@ class _Sending:
     variants: list[Variant] = field(default_factory=list)
     failures: int = 0
     result: Copied | Exception | None = None
+    refusal: Exception | None = None
 
     @property
     def wants_more(self) -> bool:
@@ -87,10 +88,11 @@ class StreamCopy:
             one.result = result
             if isinstance(result, (Unsupported, Rejected)):
                 one.variants.pop(0)
+                one.refusal = one.refusal or result
             elif isinstance(result, Transient):
                 one.failures += 1
             elif isinstance(result, Copied):
-                one.publisher.accepted(one.variants[0])
+                one.publisher.accepted(one.variants[0], one.refusal)
                 if stamped and digest.digest() != md5:
                     one.result = Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
 
@@ -105,5 +107,6 @@ class StreamCopy:
             return Copied(Evidence.ETAG, self.state.size, variant.left_out)
         if write.stamp is None:
             raise Corrupted("PutObject", self.key, f"ETag {written.etag!r} instead of {self.state.etag!r}")
-        publisher.foreign_etags = write.md5 is not None and written.etag != write.md5.hex()
+        if write.md5 is not None:
+            await publisher.settle_etag(self.key, written, write.md5)
         return Copied(Evidence.STAMP, self.state.size, variant.left_out)

@@ -130,7 +130,7 @@ class Migration:
                 candidates.add(row.key)
             return False
         self._listed += 1
-        every = self._plan.deep and self.tally.passes == 1
+        every = self._plan.deep and (self.tally.passes == 1 or self.tally.failed_before > 0)
         since = self._began if self.tally.passes > 1 else None
         for store, target in zip(self._targets, row.targets, strict=True):
             skew = self._source.clock_skew - store.clock_skew

@@ -15,7 +15,7 @@ class Tally:
     """Counters of one run. Objects are counted once for each target.
 
     compared: keys of the source looked at in this pass. failed: keys that failed when they were last tried.
-    found: objects and bytes that need work in this pass, as far as listed.
+    failed_before: those of the pass before. found: objects and bytes that need work in this pass, as far as listed.
     listing_done: whether all of them are found. extra: listed only at a target.
     """
 
@@ -23,6 +23,7 @@ class Tally:
     did: Counter[Did] = field(default_factory=Counter)
     bytes: int = 0
     failed: int = 0
+    failed_before: int = 0
     extra: int = 0
     found_objects: int = 0
     found_bytes: int = 0
@@ -36,7 +37,7 @@ class Tally:
         """Failures are tried again in every pass, so that only those of the last one count."""
         self.passes += 1
         self.pass_writes = 0
-        self.failed = 0
+        self.failed_before, self.failed = self.failed, 0
         self.extra = self.compared = 0
         self.found_objects = self.found_bytes = self.worked_bytes = 0
         self.listing_done = False

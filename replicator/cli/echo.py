@@ -19,8 +19,8 @@ class EchoingReport:
         self._err = err
 
     def add(self, outcome: Outcome) -> None:
-        """Reports an outcome, and prints its line."""
+        """Reports an outcome, and prints its line; what a key could do to a terminal is escaped."""
         self._report.add(outcome)
         line = self._line_of(outcome)
         if line is not None:
-            click.echo(line, err=self._err)
+            click.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), err=self._err)

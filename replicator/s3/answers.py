@@ -16,7 +16,7 @@ from replicator.errors import (
     Transient,
     Unsupported,
 )
-from replicator.s3.http import Response
+from replicator.s3.connection import Response
 from replicator.s3.xml import parse_error
 
 BY_CODE: dict[str, type[StoreError]] = {
@@ -47,7 +47,6 @@ BY_CODE: dict[str, type[StoreError]] = {
     "ConditionalRequestConflict": Transient,
     "NotImplemented": Unsupported,
     "InvalidStorageClass": Unsupported,
-    "InvalidTag": Unsupported,
 }
 
 BY_STATUS: dict[int, type[StoreError]] = {

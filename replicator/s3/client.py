@@ -16,8 +16,9 @@ from urllib.parse import quote, urlsplit
 from replicator.errors import ChangedMeanwhile, ConfigurationError, Rejected, StoreError, Throttled, Transient
 from replicator.model import MiB
 from replicator.s3.answers import error_of
+from replicator.s3.connection import AnswerTooLarge, Response, StaleConnection
 from replicator.s3.headers import http_date
-from replicator.s3.http import AnswerTooLarge, HttpPool, Origin, Response, StaleConnection
+from replicator.s3.http import HttpPool, Origin
 from replicator.s3.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer
 from replicator.s3.throttle import AdaptiveLimit
 from replicator.s3.xml import parse_error
@@ -26,6 +27,9 @@ from replicator.store import Body, Data, Stream
 SMALL_ANSWER = 16 * MiB
 """The most bytes of an answer that is not an object: a listing page of 1,000 long keys has under 8 MiB."""
 
+
+QUICK = 1.0
+"""Seconds within which an answer must come for its Date to tell the service's clock."""
 
 SURELY_SKEWED = 600.0
 """Seconds between the service's clock and ours that explain a refusal without a reason; S3 allows 900."""
@@ -221,8 +225,12 @@ class S3Client:
         same_service = both_aws or self.endpoint.url.rstrip("/") == other.endpoint.url.rstrip("/")
         return same_service and self._keys().access_key_id == other._keys().access_key_id
 
-    def saw_clock(self, response: Response) -> None:
-        """Notes the service's clock from an answer."""
-        served = http_date(response.headers.get("date", ""))
-        if served:
-            self.skew = served - self._clock()
+    def now(self) -> float:
+        """Our clock: seconds since the epoch."""
+        return self._clock()
+
+    def saw_clock(self, response: Response, asked: float) -> None:
+        """Notes the service's clock from an answer to a question of that time; a slow answer says too little."""
+        served, now = http_date(response.headers.get("date", "")), self._clock()
+        if served and now - asked < QUICK:
+            self.skew = served - now

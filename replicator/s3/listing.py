@@ -23,6 +23,8 @@ async def list_objects(
 ) -> AsyncIterator[list[Listed]]:
     """Pages of the objects whose keys start with `prefix`, keys relative to it, in ascending order after `after`.
 
+    An object whose key is the prefix itself is left out: relative to the prefix it would have an empty key.
+
     Raises UntrustworthyListing for any page that does not continue the one before.
     """
     token: str | None = None
@@ -33,7 +35,8 @@ async def list_objects(
         _check_order(client, page.entries, last)
         if page.entries:
             last, empty = page.entries[-1].key, 0
-            yield page.entries
+            # The marker of the prefix itself ("logs/" below "logs/") is the directory, not something in it.
+            yield page.entries if page.entries[0].key else page.entries[1:]
         else:
             empty += 1
         if not page.truncated:
@@ -51,8 +54,9 @@ async def list_page(
     """One page of ListObjectsV2; also notes the store's clock. Raises UntrustworthyListing for broken XML."""
     where = {"continuation_token": token} if token is not None else {"start_after": prefix + after} if after else {}
     query = encode_query(encoding_type="url", list_type=2, max_keys=page_size, prefix=prefix, **where)
+    asked = client.now()
     response = await client.send(Call("ListObjectsV2", "GET", query=query))
-    client.saw_clock(response)
+    client.saw_clock(response, asked)
     try:
         return parse_list_page(response.document, prefix)
     except MalformedXml as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from awscrt import auth, http
+from awscrt.exceptions import AwsCrtError
 
 EMPTY_SHA256 = hashlib.sha256(b"").hexdigest()
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -42,11 +43,14 @@ class Signer:
     def sign(
         self, method: str, target: str, headers: list[tuple[str, str]], payload_sha256: str
     ) -> list[tuple[str, str]]:
-        """The headers to send: those given (host among them) and the signature's own."""
+        """The headers to send: those given (host among them) and the signature's own. Raises ValueError."""
         config = self._config(payload_sha256)
-        signed = http.HttpHeaders(headers)
-        request = http.HttpRequest(method, target, signed)
-        auth.aws_sign_request(request, config).result()
+        try:
+            signed = http.HttpHeaders(headers)
+            request = http.HttpRequest(method, target, signed)
+            auth.aws_sign_request(request, config).result()
+        except (TypeError, UnicodeError, AwsCrtError) as error:
+            raise ValueError("a header of the object cannot be signed: it is no UTF-8, or not allowed") from error
         return list(signed)
 
     def _config(self, payload_sha256: str) -> auth.AwsSigningConfig:

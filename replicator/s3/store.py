@@ -9,12 +9,12 @@ from contextlib import suppress
 from urllib.parse import quote, unquote_plus
 from xml.etree.ElementTree import Element
 
-from replicator.errors import NoSuchBucket, NoSuchKey, NoSuchUpload, Transient, Unproven, Unsupported
+from replicator.errors import NoSuchBucket, NoSuchKey, NoSuchUpload, Rejected, Transient, Unproven, Unsupported
 from replicator.model import Listed, ObjectState, Tags
 from replicator.multipart import Part
 from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
+from replicator.s3.connection import Response
 from replicator.s3.headers import state_of, write_headers
-from replicator.s3.http import Response
 from replicator.s3.listing import list_objects, list_page
 from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
 from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Write, Written
@@ -65,6 +65,8 @@ class S3Store:
             page = await list_page(self.client, self.prefix + prefix, page_size=1)
         except NoSuchKey as error:  # a bare 404 for a bucket is about the bucket
             raise NoSuchBucket(error.operation, error.target, error.detail, code=error.code) from error
+        if page.truncated and not page.entries:
+            raise Transient("ListObjectsV2", self._about(prefix), "an empty page that is not the last proves nothing")
         return page.entries[0].key if page.entries else None
 
     async def fetch(
@@ -96,8 +98,11 @@ class S3Store:
         return Written(_etag(response), response.headers.get("x-amz-version-id"))
 
     async def delete(self, key: str) -> None:
-        with suppress(NoSuchKey):
+        try:
             await self._send("DeleteObject", "DELETE", key)
+        except NoSuchKey as error:
+            if error.code != "NoSuchKey":  # a bare 404 may be about the bucket
+                raise
 
     def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
         return list_objects(self.client, self.prefix, after=after)
@@ -178,7 +183,7 @@ class S3Store:
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:
         parts: dict[int, Listed] = {}
-        marker = "0"
+        marker = 0
         while True:
             query = encode_query(part_number_marker=marker, uploadId=upload)
             response = await self._send("ListParts", "GET", key, query=query)
@@ -188,17 +193,20 @@ class S3Store:
                 if local_name(element) == "Part":
                     part = texts(element)
                     etag = part.get("ETag", "").strip('"')
-                    size = int(part.get("Size", "-1"))
-                    parts[int(part["PartNumber"])] = Listed(key, size, etag, 0.0, fields.get("StorageClass", ""))
-            following = fields.get("NextPartNumberMarker", "")
-            if fields.get("IsTruncated") != "true" or not following or following == marker:
+                    number, size = _number(part, "PartNumber"), _number(part, "Size")
+                    parts[number] = Listed(key, size, etag, 0.0, fields.get("StorageClass", ""))
+            if fields.get("IsTruncated") != "true":
                 return parts
+            following = _number(fields, "NextPartNumberMarker")
+            if following <= marker:
+                raise Transient("ListParts", self._about(key), "the listing of parts does not advance")
             marker = following
 
     async def list_uploads(self, key: str) -> list[str]:
         full = self.prefix + key
         uploads: list[dict[str, str]] = []
         markers: dict[str, str] = {}
+        seen: set[tuple[str, str]] = set()
         while True:
             query = encode_query(encoding_type="url", prefix=full, uploads="", **markers)
             response = await self.client.send(Call("ListMultipartUploads", "GET", query=query))
@@ -209,8 +217,11 @@ class S3Store:
                 "key_marker": unquote_plus(fields.get("NextKeyMarker", "")),
                 "upload_id_marker": fields.get("NextUploadIdMarker", ""),
             }
-            if fields.get("IsTruncated") != "true" or following == markers:
+            if fields.get("IsTruncated") != "true":
                 break
+            if (following["key_marker"], following["upload_id_marker"]) in seen:
+                raise Transient("ListMultipartUploads", self._about(key), "the listing of uploads does not advance")
+            seen.add((following["key_marker"], following["upload_id_marker"]))
             markers = following
         wanted = {full, quote(full, safe="/~"), quote(full, safe="~")}
         mine = [upload for upload in uploads if upload.get("Key") in wanted]
@@ -247,6 +258,8 @@ class S3Store:
         late_error: bool = False,
         into: memoryview | None = None,
     ) -> Response:
+        if not self.prefix + key:  # "DELETE /bucket/" would be about the bucket itself
+            raise Rejected(operation, self.client.bucket, "an object has no empty key")
         return await self.client.send(
             Call(operation, method, self.prefix + key, query, headers or (), body, limit, late_error, into)
         )
@@ -264,6 +277,13 @@ def _document(response: Response, operation: str, about: str) -> Element:
         return parse(response.document)
     except MalformedXml as error:
         raise Transient(operation, about, f"the answer cannot be read: {error}") from error
+
+
+def _number(fields: dict[str, str], name: str) -> int:
+    text = fields.get(name, "")
+    if not text.isdecimal():
+        raise Transient("ListParts", name, f"the answer has no number there but {text[:40]!r}")
+    return int(text)
 
 
 def _answer(response: Response, operation: str, about: str) -> dict[str, str]:

@@ -27,16 +27,19 @@ class AdaptiveLimit:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self) -> None:
-        """Waits for a place. Pair with `release`."""
-        while self.in_flight >= int(self.limit):
-            place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
-            try:
-                await place
-            except asyncio.CancelledError:
-                self._wake()
-                raise
-        self.in_flight += 1
+        """Waits for a place, first come first served. Pair with `release`."""
+        if not self._waiting and self.in_flight < int(self.limit):
+            self.in_flight += 1
+            return
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.in_flight -= 1
+            self._wake()
+            raise
 
     def release(self) -> None:
         """Gives the place back."""
@@ -57,9 +60,8 @@ class AdaptiveLimit:
             self.limit = max(1.0, self.limit / 2)
 
     def _wake(self) -> None:
-        free = int(self.limit) - self.in_flight
-        while free > 0 and self._waiting:
+        while self._waiting and self.in_flight < int(self.limit):
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
-                free -= 1
+                self.in_flight += 1

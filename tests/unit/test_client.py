@@ -373,8 +373,15 @@ async def test_other_refusals_do_not_move_the_clock():
 async def test_the_clock_of_the_service_is_noted():
     later = format_datetime(NOON.replace(second=30), usegmt=True)
     async with client_of(answering(ok(b"", f"Date: {later}"))) as (_, client):
-        client.saw_clock(await client.send(GET))
+        client.saw_clock(await client.send(GET), asked=client.now() - 0.5)
         assert client.skew == 30.0
+
+
+async def test_a_slow_answer_does_not_tell_the_clock():
+    later = format_datetime(NOON.replace(second=30), usegmt=True)
+    async with client_of(answering(ok(b"", f"Date: {later}"))) as (_, client):
+        client.saw_clock(await client.send(GET), asked=client.now() - 30.0)
+        assert client.skew == 0.0
 
 
 # --- errors within a success

@@ -193,7 +193,8 @@ IN_SYNC = {
     "no ETags": (listed(""), listed("", modified=AFTER + 1), 0.0, None, False),
     "source's clock is ahead": (listed(modified=1060.0), listed(modified=AFTER + 1), 60.0, None, True),
     "source's clock is behind": (listed(modified=1000.0), listed(modified=AFTER + 1), -60.0, None, False),
-    "not changed since": (listed(), listed(modified=1.0), 0.0, AFTER + 1, True),
+    "not changed since, and older": (listed(), listed(modified=AFTER + 1), 0.0, AFTER + 1, True),
+    "not changed since, but younger": (listed(), listed(modified=1.0), 0.0, AFTER + 1, False),
     "changed since": (listed(), listed(modified=9000.0), 0.0, AFTER, False),
 }
 

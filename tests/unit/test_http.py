@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from replicator.s3.http import LARGE_BODY, AnswerTooLarge, HttpPool, Origin, StaleConnection
+from replicator.s3.connection import LARGE_BODY, AnswerTooLarge, StaleConnection
+from replicator.s3.http import HttpPool, Origin
 from tests.fakes.http_server import HttpServer, Talk, answering, hanging_up_after, ok, settle
 
 LIMIT = 4 * LARGE_BODY
