@@ -1,8 +1,8 @@
 """A small HTTP/1.1 client: one request, one whole answer in memory, connections kept alive.
 
 It exists because a copy is two requests and little else: the same loop through aiohttp costs 150 us of CPU a request,
-through this 65 us (docs/DESIGN.md, "The wire"). This module owns the
-pool and the time-outs, replicator.s3.connection what is on the wire. Neither knows S3. Requests always carry Content-Length; answers are bounded by the caller.
+through this 65 us (docs/DESIGN.md, "The wire"). This module owns the pool and the time-outs, connection.py what is on
+the wire; neither knows S3. Requests always carry Content-Length; answers are bounded by the caller.
 """
 
 from __future__ import annotations

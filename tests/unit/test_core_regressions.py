@@ -11,10 +11,12 @@ from replicator.budget import ByteBudget
 from replicator.compare import compare, compare_attributes
 from replicator.converge import Converger
 from replicator.diff import Row
-from replicator.errors import Corrupted, Rejected, Transient
+from replicator.errors import AccessDenied, Corrupted, Rejected, Transient, Unsupported
 from replicator.model import Attributes, Deletes, Did, Listed, MiB, ObjectState, Verdict
-from replicator.store import Stream
+from replicator.multipart import MAX_SINGLE
+from replicator.store import Stream, Write
 from tests.fakes.memory import MemoryStore, Quirks
+from tests.unit.test_migration import migrate
 
 TEXT = Attributes(content_type="text/plain")
 RED, BLUE = (("team", "red"),), (("team", "blue"),)
@@ -266,3 +268,109 @@ async def test_a_metadata_update_whose_upload_was_dropped_is_not_believed():
     [outcome] = await of(source, target).converge("key")
     assert gone
     assert outcome.did is Did.FAILED or target.bucket.objects["key"].attributes.content_type == "image/png"
+
+
+async def test_an_object_with_refused_tags_does_not_cost_the_next_one_its_tags():
+    class Ten(MemoryStore):
+        async def put(self, key, body, write):
+            if len(write.tags) > 10:
+                raise Unsupported("PutObject", key, "too many tags", code="InvalidTag")
+            return await super().put(key, body, write)
+
+    source, target = MemoryStore(name="source/"), Ten(name="target/")
+    source.bucket.write("odd", b"x", TEXT, tags=tuple((f"k{number:02}", "v") for number in range(11)))
+    source.bucket.write("fine", b"y", TEXT, tags=RED)
+    converger = of(source, target)
+    await converger.converge("odd")
+    await converger.converge("fine")
+    assert target.bucket.objects["fine"].tags == RED
+
+
+async def test_an_object_with_a_refused_redirect_does_not_cost_the_next_one_its_redirect():
+    class Picky(MemoryStore):
+        async def put(self, key, body, write):
+            redirect = write.attributes.website_redirect
+            if redirect and not redirect.startswith("/"):
+                raise Rejected("PutObject", key, "invalid redirect", code="InvalidRedirectLocation")
+            return await super().put(key, body, write)
+
+    source, target = MemoryStore(name="source/"), Picky(name="target/")
+    source.bucket.write("a", b"x", replace(TEXT, website_redirect="bad"))
+    source.bucket.write("b", b"y", replace(TEXT, website_redirect="/ok"))
+    await migrate(source, target, concurrency=1)
+    assert target.bucket.objects["b"].attributes.website_redirect == "/ok"
+
+
+async def test_an_upload_of_the_same_key_by_somebody_else_is_left_alone():
+    source, target = MemoryStore(name="source/"), MemoryStore(name="target/")
+    source.bucket.write("key", bytes(11 * MiB), TEXT, part_size=5 * MiB)
+    upload = await target.create_upload("key", Write(attributes=Attributes(content_type="foreign/tool")))
+    foreign = b"f" * (5 * MiB)
+    target.bucket.uploads[upload].parts[1] = foreign
+    target.bucket.uploads[upload].etags[1] = hashlib.md5(foreign).hexdigest()
+    await of(source, target, resume_from=1).converge("key")
+    assert upload in target.bucket.uploads
+    assert set(target.bucket.uploads[upload].parts) == {1}
+
+
+async def test_a_large_object_is_copied_without_the_right_to_list_uploads():
+    async def step(operation, key):
+        if operation == "ListMultipartUploads":
+            raise AccessDenied(operation, key, "no s3:ListBucketMultipartUploads")
+
+    source, target = MemoryStore(name="source/"), MemoryStore(name="target/", step=step)
+    source.bucket.write("key", bytes(65 * MiB), TEXT, part_size=16 * MiB)
+    [outcome] = await of(source, target).converge("key")
+    assert outcome.did is Did.COPIED
+
+
+async def test_an_object_of_one_part_that_is_too_large_for_one_request_is_sent_in_parts():
+    """Some stores take more than 5 GiB in one PutObject; AWS does not."""
+
+    class Huge(MemoryStore):
+        async def head(self, key, *, part=None):
+            return replace(await super().head(key, part=part), size=MAX_SINGLE + 1)
+
+        async def fetch(self, key, **settings):
+            raise Transient("GetObject", key, "made to fail")
+
+    class Limited(MemoryStore):
+        async def put(self, key, body, write):
+            if (body.size if isinstance(body, Stream) else len(body)) > MAX_SINGLE:
+                raise Rejected("PutObject", key, "too large", code="EntityTooLarge")
+
+    source, target = Huge(name="source/"), Limited(name="target/")
+    source.bucket.write("key", b"x", TEXT)
+    await of(source, target).converge("key")
+    assert "CreateMultipartUpload" in target.calls
+
+
+async def test_a_byte_that_a_target_without_content_md5_changed_is_noticed():
+    """The source's ETag is no digest, so the bytes that were sent are all there is to compare with."""
+
+    class Lax(MemoryStore):
+        async def put(self, key, body, write):
+            data = bytearray(body)
+            data[0] ^= 1
+            return await super().put(key, bytes(data), replace(write, md5=None))
+
+    source, target = MemoryStore(name="source/", quirks=Quirks(own_etags=True)), Lax(name="target/")
+    stored = source.bucket.write("key", b"hello", TEXT)
+    source.bucket.objects["key"] = replace(stored, etag="0" * 31 + "f")
+    [outcome] = await of(source, target).converge("key")
+    assert outcome.did is Did.FAILED or target.bucket.objects["key"].data == b"hello"
+
+
+async def test_an_upload_that_somebody_aborted_is_not_proved_by_the_equal_bytes_that_were_there_before():
+    async def step(operation, key):
+        if operation in ("UploadPartCopy", "CopyObject"):
+            raise Unsupported(operation, key, "no", code="NotImplemented")
+        if operation == "CompleteMultipartUpload":
+            target.bucket.uploads.clear()
+
+    source, target = MemoryStore(name="source/"), MemoryStore(name="target/", step=step)
+    target.bucket.write("key", bytes(11 * MiB), TEXT, part_size=5 * MiB)
+    source.bucket.now += 5
+    source.bucket.write("key", bytes(11 * MiB), replace(TEXT, metadata=(("owner", "me"),)), part_size=5 * MiB)
+    [outcome] = await of(source, target).converge("key")
+    assert outcome.did is Did.FAILED or target.bucket.objects["key"].attributes.metadata

@@ -4,8 +4,21 @@ import pytest
 
 from replicator.bulk.engine import MOST_PASSES
 from replicator.errors import Refused, StoreError
-from replicator.model import Deletes, Did
-from tests.unit.test_migration import KEYS, LARGE, PAGE, PART, RED, Place, fail_listing, keys_of, migrate
+from replicator.model import Attributes, Deletes, Did
+from tests.unit.test_migration import (
+    KEYS,
+    LARGE,
+    LONG_AGO,
+    PAGE,
+    PART,
+    RED,
+    TEXT,
+    Place,
+    fail_listing,
+    fail_on,
+    keys_of,
+    migrate,
+)
 
 
 async def test_a_source_that_is_emptied_between_two_passes_does_not_empty_the_target():
@@ -57,3 +70,32 @@ async def test_a_run_ends_although_the_target_cannot_keep_something(quirks, tags
         assert set(lines.of(key)[0].not_kept) == lost
     run, tally, lines = await migrate(source, target)
     assert (tally.did[Did.COPIED], tally.failed, run.still_changing) == (0, 0, False)
+
+
+async def test_metadata_that_could_not_be_updated_in_the_first_pass_counts_as_failed_after_the_second():
+    """The second pass started to count anew, and what had failed in the first one was forgotten."""
+    source, target = Place("from"), Place()
+    source.bucket.now = LONG_AGO + 100
+    target.bucket.now = LONG_AGO
+    fail_on(target, "CopyObject", ["meta"])
+    fail_on(target, "PutObject", ["meta"])
+    target.bucket.write("meta", b"x", TEXT)
+    source.bucket.write("meta", b"x", Attributes(content_type="image/png"))
+    source.bucket.write("new", b"y", TEXT)
+    _, tally, _ = await migrate(source, target)
+    assert target.bucket.objects["meta"].attributes == TEXT
+    assert tally.failed == 1
+
+
+async def test_tags_that_could_not_be_set_in_a_deep_first_pass_count_as_failed_after_the_second():
+    """The second pass was not deep: it believed the listing, which tells no tags."""
+    source, target = Place("from"), Place()
+    source.bucket.now = LONG_AGO
+    target.bucket.now = LONG_AGO + 100
+    fail_on(target, "PutObjectTagging", ["tagged"])
+    source.bucket.write("tagged", b"x", TEXT, tags=RED)
+    target.bucket.write("tagged", b"x", TEXT)
+    source.bucket.write("new", b"y", TEXT)
+    _, tally, _ = await migrate(source, target, deep=True)
+    assert target.bucket.objects["tagged"].tags == ()
+    assert tally.failed == 1

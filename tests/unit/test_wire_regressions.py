@@ -1,17 +1,22 @@
 """Cases of the wire that were wrong once."""
 
+import asyncio
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 
 import pytest
+import uvloop
 
-from replicator.errors import AccessDenied, ConfigurationError, UntrustworthyListing
+from replicator.budget import ByteBudget
+from replicator.errors import AccessDenied, ConfigurationError, ReplicatorError, UntrustworthyListing
+from replicator.model import MiB
 from replicator.s3.client import Call, Endpoint, S3Client
 from replicator.s3.headers import http_date
 from replicator.s3.http import HttpPool, Origin
 from replicator.s3.listing import list_objects
 from replicator.s3.signing import Keys
+from replicator.s3.store import S3Store
 from replicator.s3.xml import MalformedXml, parse, parse_error, parse_list_page
 from tests.fakes.http_server import HttpServer, Talk, answering, hanging_up_after, ok
 
@@ -20,14 +25,14 @@ NOON = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def client_of(*scripts, **settings):
+async def client_of(*scripts, clock=NOON.timestamp, **settings):
     async def sleep(seconds):
         pass
 
     async with (
         HttpServer(*scripts) as server,
         S3Client(
-            Endpoint(server.url), "bucket", lambda: KEYS, sleep=sleep, clock=NOON.timestamp, idle_timeout=10, **settings
+            Endpoint(server.url), "bucket", lambda: KEYS, sleep=sleep, clock=clock, idle_timeout=10, **settings
         ) as client,
     ):
         yield server, client
@@ -196,3 +201,100 @@ def test_an_endpoint_with_a_password_is_refused_without_showing_it():
 
 def test_an_error_after_blanks_is_an_error():
     assert parse_error(b' \n<?xml version="1.0"?><Error><Code>InternalError</Code></Error>')["Code"] == "InternalError"
+
+
+async def test_an_empty_page_that_is_not_the_last_proves_no_absence():
+    page = ok(
+        b"<ListBucketResult><IsTruncated>true</IsTruncated>"
+        b"<NextContinuationToken>t</NextContinuationToken></ListBucketResult>"
+    )
+    async with client_of(answering(page, page)) as (_, client):
+        with pytest.raises(ReplicatorError):
+            await S3Store(client).confirm_absent("key")
+
+
+async def test_a_listing_of_parts_without_numbers_is_an_error_of_its_object():
+    """Any other kind of error would end the whole run."""
+    answer = ok(
+        b"<ListPartsResult><IsTruncated>false</IsTruncated>"
+        b'<Part><Size>5</Size><ETag>"x"</ETag></Part></ListPartsResult>'
+    )
+
+    async def script(talk: Talk):
+        while await talk.request():
+            await talk.send(answer)
+
+    async with client_of(script) as (_, client):
+        with pytest.raises(ReplicatorError):
+            await S3Store(client).list_parts("key", "upload")
+
+
+async def test_a_listing_of_parts_that_goes_round_in_circles_ends():
+    async def script(talk: Talk):
+        while await talk.request():
+            following = len(talk.server.requests) % 2 + 1
+            await talk.send(
+                ok(
+                    b"<ListPartsResult><IsTruncated>true</IsTruncated>"
+                    b"<NextPartNumberMarker>%d</NextPartNumberMarker></ListPartsResult>" % following
+                )
+            )
+
+    async with client_of(script) as (_, client):
+        with pytest.raises(ReplicatorError):
+            await asyncio.wait_for(S3Store(client).list_parts("key", "upload"), 2)
+
+
+async def test_the_time_that_a_slow_page_takes_is_not_skew():
+    now = [1000.0]
+
+    async def script(talk: Talk):
+        await talk.request()
+        began = formatdate(now[0], usegmt=True)
+        now[0] += 30
+        await talk.send(ok(LIST.format("", "").encode(), f"Date: {began}"))
+        await talk.closed()
+
+    async with client_of(script, clock=lambda: now[0]) as (_, client):
+        await S3Store(client).check()
+        assert abs(client.skew) <= 1
+
+
+async def refused_early():
+    """Connections kept after an early answer, and bytes of the next object that the server got on the first one.
+
+    The server refuses before it reads the body, and goes on reading; the next object is received into the memory
+    that the body was sent from.
+    """
+    size = 16 * MiB
+    got = bytearray()
+    release, ended = asyncio.Event(), asyncio.Event()
+
+    async def script(talk: Talk):
+        try:
+            await talk.head()
+            await talk.send(ok(status="503 Slow Down"))
+            await release.wait()
+            while len(got) < size and (data := await talk.reader.read(size)):
+                got.extend(data)
+        finally:
+            ended.set()
+
+    budget = ByteBudget(4 * size)
+    async with talking(script) as (_, pool):
+        async with budget.lend(size) as memory:
+            memory[:] = b"A" * size
+            response = await pool.request("PUT", "/b/one", [("host", "h")], memory, size=size, limit=1000)
+            assert response.status == 503
+        kept = len(pool._idle)
+        async with budget.lend(size) as memory:
+            memory[:] = b"B" * size
+            release.set()
+            await asyncio.wait_for(ended.wait(), 3)
+    return kept, got.count(b"B")
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_memory_is_not_sent_any_more_once_its_request_was_answered(factory):
+    with asyncio.Runner(loop_factory=factory) as runner:
+        assert runner.run(refused_early()) == (0, 0)
