@@ -100,7 +100,6 @@ def test_the_settings_of_the_shell_are_in_the_package(archive):
         "SOURCE_BUCKET": "the-source/dir",
         "TARGET_BUCKET": "s3://the-target",
         "QUEUE": "replicator-the-source",
-        "MEMORY_BYTES": "268435456",  # from .chalice/config.json
     }
 
 
