@@ -42,6 +42,9 @@ SLOWEST = 20 * MiB
 LOOK_AGAIN = (NoSuchKey, NoSuchUpload, ChangedMeanwhile, Corrupted)
 """Errors that say that what was looked at is not there any more, or that bytes did not arrive as they were."""
 
+APPEARANCES = 3
+"""How often a key may be not found and yet be listed before that is reported."""
+
 CORRUPTED_ROUNDS = 2
 """How often bytes may arrive wrong before that is reported: each round sends the whole object."""
 
@@ -181,12 +184,22 @@ class Converger:
         return wrote or bool(copies)
 
     async def _observe_source(self, key: str) -> Observed | None:
-        """The source's object as it is now; None only when its absence is proved."""
-        try:
-            return await _observe(self.source, key)
-        except NoSuchKey:
-            await self.source.confirm_absent(key)
-            return None
+        """The source's object as it is now; None only when its absence is proved.
+
+        Raises ChangedMeanwhile when it is again and again not found, yet listed.
+        """
+        appeared: ChangedMeanwhile | None = None
+        for _ in range(APPEARANCES):
+            try:
+                return await _observe(self.source, key)
+            except NoSuchKey:
+                try:
+                    await self.source.confirm_absent(key)
+                except ChangedMeanwhile as error:  # written since it was not found: look again
+                    appeared = error
+                    continue
+                return None
+        raise appeared or AssertionError("looked at least once")
 
     async def _observe_target(self, key: str, publisher: Publisher) -> Observed | None:
         try:

@@ -105,7 +105,7 @@ class ObjectStore(Protocol):
     async def confirm_absent(self, key: str) -> None:
         """Returns only if the store says, asked now, that there is no such key in a bucket that it can list.
 
-        Raises Transient if the key is there after all, and the errors of `check` if the bucket is not well.
+        Raises ChangedMeanwhile if the key is there after all, and the errors of `check` if the bucket is not well.
         """
 
     async def fetch(

@@ -9,7 +9,16 @@ from contextlib import suppress
 from urllib.parse import quote, unquote_plus
 from xml.etree.ElementTree import Element
 
-from replicator.errors import NoSuchBucket, NoSuchKey, NoSuchUpload, Rejected, Transient, Unproven, Unsupported
+from replicator.errors import (
+    ChangedMeanwhile,
+    NoSuchBucket,
+    NoSuchKey,
+    NoSuchUpload,
+    Rejected,
+    Transient,
+    Unproven,
+    Unsupported,
+)
 from replicator.model import Listed, ObjectState, Tags
 from replicator.multipart import Part
 from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
@@ -57,7 +66,7 @@ class S3Store:
 
     async def confirm_absent(self, key: str) -> None:
         if await self._first_entry(key) == "":
-            raise Transient("HeadObject", f"{self.client.bucket}/{self.prefix}{key}", "not found, yet it is listed")
+            raise ChangedMeanwhile("HeadObject", self._about(key), "not found, yet it is listed")
 
     async def _first_entry(self, prefix: str) -> str | None:
         """The first key that starts with `prefix`, without it; None if there is none. Proves that the bucket lists."""

@@ -233,7 +233,7 @@ async def test_a_longer_key_does_not_hide_that_a_key_is_absent(lab: Lab) -> None
     async with lab.store() as store:
         await store.put("ab", b"x", Write())
         await store.confirm_absent("a")
-        with pytest.raises(Transient):
+        with pytest.raises(ChangedMeanwhile):
             await store.confirm_absent("ab")
 
 

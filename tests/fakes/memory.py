@@ -135,7 +135,7 @@ class MemoryStore:
     async def confirm_absent(self, key: str) -> None:
         await self._before("ListObjectsV2", key)
         if key in self.bucket.objects:
-            raise Transient("HeadObject", key, "not found, yet it is listed")
+            raise ChangedMeanwhile("HeadObject", key, "not found, yet it is listed")
 
     async def fetch(
         self,

@@ -374,3 +374,15 @@ async def test_an_upload_that_somebody_aborted_is_not_proved_by_the_equal_bytes_
     source.bucket.write("key", bytes(11 * MiB), replace(TEXT, metadata=(("owner", "me"),)), part_size=5 * MiB)
     [outcome] = await of(source, target).converge("key")
     assert outcome.did is Did.FAILED or target.bucket.objects["key"].attributes.metadata
+
+
+async def test_a_key_that_is_written_between_its_head_and_the_listing_is_copied():
+    source, target = MemoryStore(name="s/"), MemoryStore(name="t/")
+
+    async def step(operation, key):
+        if operation == "ListObjectsV2" and key not in source.bucket.objects:
+            source.bucket.write(key, b"just now", TEXT)
+
+    source._step = step
+    [outcome] = await of(source, target).converge("key")
+    assert (outcome.did, target.bucket.objects["key"].data) == (Did.COPIED, b"just now")
