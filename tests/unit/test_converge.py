@@ -649,7 +649,7 @@ async def test_a_source_bucket_that_vanishes_between_two_questions_never_deletes
 
 
 @pytest.mark.parametrize("operation", ["HeadObject", "ListObjectsV2"])
-@pytest.mark.parametrize("kind", [AccessDenied, ChangedMeanwhile, NoSuchBucket, errors.Throttled, errors.Rejected])
+@pytest.mark.parametrize("kind", [AccessDenied, Transient, NoSuchBucket, errors.Throttled, errors.Rejected])
 async def test_an_absence_that_is_not_proved_never_deletes(source, target, operation, kind):
     target.bucket.write("key", b"hello")
     source.steps.fail(operation, kind(operation, "key", "made to fail"))
