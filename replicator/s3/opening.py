@@ -84,9 +84,8 @@ async def check(side: Side) -> None:
         except Transient as error:
             raise ConfigurationError(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
         except StoreError as error:
-            raise ConfigurationError(
-                f"{side.role} {side.location}: {error}: check {upper}_ENDPOINT and {upper}_BUCKET"
-            ) from error
+            hint = "AWS_CA_BUNDLE" if "certificate" in error.detail else f"{upper}_ENDPOINT and {upper}_BUCKET"
+            raise ConfigurationError(f"{side.role} {side.location}: {error}: check {hint}") from error
 
 
 def _tls(side: Side) -> ssl.SSLContext:

@@ -22,14 +22,22 @@ def missing() -> str | None:
 
 
 @contextmanager
-def serve(state: Path, *, name: str = "rclone", folder: Path | None = None) -> Iterator[Endpoint]:
-    """Serves the sub-directories of `folder` as buckets, or keeps everything in memory."""
+def serve(
+    state: Path, *, name: str = "rclone", folder: Path | None = None, certificate: tuple[Path, Path] | None = None
+) -> Iterator[Endpoint]:
+    """Serves the sub-directories of `folder` as buckets, or keeps everything in memory.
+
+    certificate: files of a certificate and its key, to serve over TLS.
+    """
     port = free_port()
     command: list[str | Path] = [_binary(), "serve", "s3", "--config", "/dev/null"]
     command += ["--addr", f"{HOST}:{port}", "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
+    if certificate is not None:
+        command += ["--cert", certificate[0], "--key", certificate[1]]
     command += [IN_MEMORY if folder is None else folder.absolute()]
     with running(name, command, state=state, ready=lambda: http_answers(port)):
-        yield Endpoint(name=name, url=f"http://{HOST}:{port}", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+        scheme = "http" if certificate is None else "https"
+        yield Endpoint(name=name, url=f"{scheme}://{HOST}:{port}", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
 
 
 def _binary() -> Path:
