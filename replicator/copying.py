@@ -25,7 +25,7 @@ from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import md5_of, parts_of, promised_md5
 from replicator.parts import PartCopy
 from replicator.publish import Copied, Publisher, write_of
-from replicator.reading import pin_of
+from replicator.reading import SourceTrust, pin_of
 from replicator.server_side import copy_server_side
 from replicator.store import Data, ObjectStore
 from replicator.streaming import StreamCopy
@@ -47,6 +47,7 @@ class Copier:
         self.source = source
         self.budget = budget
         self.resume_from = resume_from
+        self.trust = SourceTrust()
 
     async def copy(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
         """Copies the version `observed` to every target; one result or error for each, in order.
@@ -83,10 +84,10 @@ class Copier:
         state = observed.state
         cut = await find_cut(self.source, key, state)
         if cut.layout is not None:
-            copy = PartCopy(self.source, key, observed, self.budget, resume_from=self.resume_from)
+            copy = PartCopy(self.source, key, observed, self.budget, self.trust, resume_from=self.resume_from)
             return await copy.run(cut, targets)
         if state.size > SMALL:
-            return await StreamCopy(self.source, key, observed, self.budget).run(targets)
+            return await StreamCopy(self.source, key, observed, self.budget, self.trust).run(targets)
         async with self.budget.lend(state.size) as memory:
             data = (await self.source.fetch(key, limit=state.size, pin=pin_of(state), into=memory)).data
             return await self._publish_all(key, data, observed, targets)
@@ -111,6 +112,7 @@ class Copier:
             try:
                 written, lost = await publisher.put(key, data, write_of(observed, md5=promised))
                 if written.etag == state.etag:
+                    self.trust.proved = True
                     return Copied(Evidence.ETAG, state.size, lost)
             except Corrupted:  # the target refused the bytes: settled below, with a digest of our own
                 pass
@@ -123,8 +125,8 @@ class Copier:
         promised = _promised(state)
         if promised is not None and digest != promised:
             again = await self.source.fetch(key, limit=state.size, pin=pin_of(state))
-            if md5_of(again.data) != digest:
-                raise Corrupted("GetObject", key, "two reads of one version gave different bytes")
+            if self.trust.proved or md5_of(again.data) != digest:
+                raise Corrupted("GetObject", key, "the bytes read do not fit the source's ETag")
         written, lost = await publisher.put(key, data, write_of(observed, stamp=state.etag, md5=digest))
         await publisher.settle_etag(key, written, digest)
         return Copied(Evidence.STAMP, state.size, lost)

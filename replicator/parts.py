@@ -27,7 +27,7 @@ from replicator.layout import PARALLEL_PARTS, Cut, find_cut
 from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
 from replicator.publish import DEFAULT_CLASSES, Copied, Publisher, write_of
-from replicator.reading import WINDOW, digest_of, pin_of, read_windows
+from replicator.reading import WINDOW, SourceTrust, digest_of, pin_of, read_windows
 from replicator.store import Data, ObjectStore, Span, Stream
 from replicator.streaming import ATTEMPTS
 from replicator.workers import run_workers
@@ -61,6 +61,7 @@ class PartCopy:
         key: str,
         observed: Observed,
         budget: ByteBudget,
+        trust: SourceTrust,
         *,
         resume_from: int,
     ) -> None:
@@ -69,6 +70,7 @@ class PartCopy:
         self.observed = observed
         self.state = observed.state
         self.budget = budget
+        self.trust = trust
         self.resumable = observed.state.size >= resume_from
 
     async def run(self, cut: Cut, targets: Sequence[Publisher]) -> list[Copied | Exception]:
@@ -238,6 +240,7 @@ class PartCopy:
         mine = None if digests is None else [digests[part.number] for part in layout]
         proof = judge_parts(etags, mine, self.state.etag)
         if proof is PartsProof.EQUAL:
+            self.trust.proved = True
             return Evidence.ETAG
         if mine is None or proof is PartsProof.CORRUPTED:
             raise Corrupted("UploadPart", self.key, "the parts do not make up the source's ETag")

@@ -13,6 +13,16 @@ WINDOW = 8 * MiB
 """Bytes of one ranged read of a stream."""
 
 
+class SourceTrust:
+    """Whether a source's ETags have been seen to be digests of its bytes.
+
+    Once one has, bytes that do not fit their ETag are wrong, however often they are read alike.
+    """
+
+    def __init__(self) -> None:
+        self.proved = False
+
+
 def pin_of(state: ObjectState) -> Pin:
     """Holds a read to exactly this version."""
     return Pin(state.etag, state.version_id)

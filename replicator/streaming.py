@@ -12,7 +12,7 @@ from replicator.errors import Corrupted, Rejected, Transient, Unsupported
 from replicator.model import Evidence, Observed
 from replicator.multipart import promised_md5
 from replicator.publish import Copied, Publisher, Variant, write_of
-from replicator.reading import WINDOW, digest_of, read_windows
+from replicator.reading import WINDOW, SourceTrust, digest_of, read_windows
 from replicator.store import Data, ObjectStore, Stream
 
 ATTEMPTS = 3
@@ -40,12 +40,15 @@ class _Sending:
 class StreamCopy:
     """One large object on its way to its targets."""
 
-    def __init__(self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget) -> None:
+    def __init__(
+        self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, trust: SourceTrust
+    ) -> None:
         self.source = source
         self.key = key
         self.observed = observed
         self.state = observed.state
         self.budget = budget
+        self.trust = trust
         self.promised = promised_md5(self.state.etag) if self.state.etag_is_md5 else None
 
     async def run(self, targets: Sequence[Publisher]) -> list[Copied | Exception]:
@@ -61,6 +64,9 @@ class StreamCopy:
         doubtful = [one for one in sendings if one.result is None or isinstance(one.result, Corrupted)]
         if doubtful:
             digest = await digest_of(self.source, self.key, self.state)
+            if self.trust.proved and self.promised not in (None, digest):
+                wrong = Corrupted("GetObject", self.key, "the bytes read do not fit the source's ETag")
+                return [wrong if one in doubtful else one.result or wrong for one in sendings]
             await self._send(doubtful, digest, stamp=self.state.etag)
         return [one.result or Corrupted("PutObject", self.key, "was not sent") for one in sendings]
 
@@ -104,6 +110,7 @@ class StreamCopy:
         write = variant.write
         written = await publisher.target.put(self.key, Stream(self.state.size, body), write)
         if written.etag == self.state.etag:
+            self.trust.proved = True
             return Copied(Evidence.ETAG, self.state.size, variant.left_out)
         if write.stamp is None:
             raise Corrupted("PutObject", self.key, f"ETag {written.etag!r} instead of {self.state.etag!r}")

@@ -48,7 +48,7 @@ class FlakyStore(MemoryStore):
         if fetched.data and self._world.faults and self._world.random.random() < 0.02:
             self._world.happened.append("wrong byte")
             wrong = bytearray(fetched.data)
-            wrong[self._world.random.randrange(len(wrong))] ^= 1
+            wrong[self._world.random.randrange(len(wrong))] ^= self._world.random.randrange(1, 256)
             return Fetched(fetched.state, bytes(wrong))
         return fetched
 
