@@ -50,6 +50,12 @@ class Side:
     session_token: str | None = field(default=None, repr=False)
     secret_id: str | None = None
     ca_bundle: str | None = None
+    prefix_of_variables: str = ""
+
+    @property
+    def variables(self) -> str:
+        """What the names of this side's variables begin with: SOURCE, TARGET, or the name of its endpoint."""
+        return self.prefix_of_variables or self.role.upper()
 
     @property
     def location(self) -> str:
@@ -162,14 +168,16 @@ def _side(
             fields[attribute] = environment[given].strip()
     found = _faults(variable, bucket, fields, {attribute: names[0] for attribute, names in variables.items()})
     problems += found
-    return None if found else Side(role=role, bucket=bucket, prefix=prefix, **fields)  # type: ignore[arg-type]
+    if found:
+        return None
+    return Side(role=role, bucket=bucket, prefix=prefix, prefix_of_variables=own[:-1], **fields)  # type: ignore[arg-type]
 
 
 def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mapping[str, str]) -> list[str]:
     """One line for each bad field: its variable, what was given (never a secret), what is wanted."""
     faults = []
     if not _BUCKET.fullmatch(bucket):
-        faults.append(f"{variable}={bucket!r}: is no bucket's name")
+        faults.append(f"{variable}={bucket!r}: is no bucket's name; a location is s3://BUCKET/PREFIX")
     endpoint = fields.get("endpoint")
     if endpoint is not None and not (_ENDPOINT.fullmatch(endpoint) and _has_a_port(endpoint)):
         given = "" if "@" in endpoint else f"={endpoint!r}"  # what stands before an @ may be a password
@@ -177,6 +185,8 @@ def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mappi
     addressing = fields.get("addressing", "auto")
     if addressing not in ("auto", "path", "virtual"):
         faults.append(f"{spoken['addressing']}={addressing!r}: must be auto, path or virtual")
+    if "profile" in fields and "access_key_id" in fields:
+        faults.append(f"{spoken['profile']} and {spoken['access_key_id']}: give a profile or keys, not both")
     if ("access_key_id" in fields) != ("secret_access_key" in fields):
         faults.append(f"{spoken['access_key_id']} and {spoken['secret_access_key']}: give both or neither")
     faults += [
@@ -214,7 +224,8 @@ def split_location(text: str) -> tuple[str | None, str, str]:
         rest = text[len("s3://") :]
     else:
         before, colon, after = text.partition(":")
-        name, rest = (before, after) if colon and "/" not in before else (None, text)
+        is_name = colon and "/" not in before and before not in ("s3", "http", "https")
+        name, rest = (before, after) if is_name else (None, text)
     bucket, _, prefix = rest.partition("/")
     return name, bucket, prefix if not prefix or prefix.endswith("/") else prefix + "/"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from replicator.bulk.filters import KeyFilter
 from replicator.bulk.prefetch import prefetch
 from replicator.bulk.report import Report
+from replicator.bulk.tally import Tally
 from replicator.converge import Converger
 from replicator.decide import NOT_AT_TARGET, Action, Do
 from replicator.diff import Row, merge_pages
@@ -56,6 +57,7 @@ class Verification:
         concurrency: int,
         report: Report,
         findings: Findings,
+        tally: Tally,
     ) -> None:
         self._stores = (source, *targets)
         self._targets = targets
@@ -63,6 +65,7 @@ class Verification:
         self._concurrency = concurrency
         self._report = report
         self._findings = findings
+        self._tally = tally
         self._looker = Converger(source, targets, deletes=Deletes.MIRROR)
 
     async def run(self) -> Findings:
@@ -78,6 +81,7 @@ class Verification:
                     yield row
 
     async def _compare(self, row: Row) -> None:
+        self._tally.compared += 1
         try:
             actions = await self._looker.look(row.key)
         except ReplicatorError as error:

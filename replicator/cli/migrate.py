@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
 
 from replicator.bulk.engine import Migration, Plan
-from replicator.bulk.report import Report, open_report
+from replicator.bulk.report import open_report
 from replicator.bulk.tally import Tally
 from replicator.cli.echo import EchoingReport
 from replicator.cli.options import (
@@ -49,15 +50,14 @@ def migrate(
     copies what is missing or differs, then looks again until a whole pass finds nothing to do.
 
     \b
-    replicator migrate s3://from s3://to --target-endpoint https://s3.example.com
-    replicator migrate s3://from/photos other:to --delete --dry-run
+    replicator migrate s3://my-source s3://my-target --target-endpoint https://s3.example.com
+    replicator migrate s3://my-source/photos other:my-target --delete --dry-run
     """
     if delete:
         options["deletes"] = Deletes.MIRROR.value
     settings = settings_from(source, targets, config, options)
     plan = Plan(settings.deletes, settings.concurrency, settings.memory, dry_run, deep, key_filter())
-    with open_report(report) as lines:
-        return run_async(lambda: _migrate(settings, plan, lines))
+    return run_async(lambda: _migrate(settings, plan, report))
 
 
 def _would(outcome: Outcome) -> str | None:
@@ -73,12 +73,15 @@ def _failed(outcome: Outcome) -> str | None:
     return f"replicator: failed: {outcome.key!a} at {outcome.target}: {outcome.reason}"
 
 
-async def _migrate(settings: Settings, plan: Plan, report: Report) -> int:
+async def _migrate(settings: Settings, plan: Plan, report: Path | None) -> int:
     began = time.monotonic()
     tally = Tally()
-    echoing = EchoingReport(report, _would) if plan.dry_run else EchoingReport(report, _failed, err=True)
     problem = ""
-    async with open_stores(settings) as (source, targets), progress(tally):
+    async with AsyncExitStack() as stack:
+        source, targets = await stack.enter_async_context(open_stores(settings))
+        lines = stack.enter_context(open_report(report))  # not before all is well: it empties the last report
+        await stack.enter_async_context(progress(tally))
+        echoing = EchoingReport(lines, _would) if plan.dry_run else EchoingReport(lines, _failed, err=True)
         run = Migration(source, targets, plan, report=echoing, tally=tally)
         try:
             await run.run()
@@ -87,6 +90,8 @@ async def _migrate(settings: Settings, plan: Plan, report: Report) -> int:
     if run.still_changing and not problem:
         problem = f"the source was still changing in pass {tally.passes}: run again, or mirror it live"
     _print_summary(settings, tally, time.monotonic() - began, dry_run=plan.dry_run)
+    if not tally.compared and not problem:
+        click.echo(f"replicator: {source.name} lists no object: check the bucket and prefix", err=True)
     if problem:
         click.echo(f"replicator: {problem}", err=True)
     return 1 if tally.failed or problem else 0

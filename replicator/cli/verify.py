@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import click
 
 from replicator.bulk.filters import KeyFilter
-from replicator.bulk.report import Report, open_report
+from replicator.bulk.report import open_report
+from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.cli.echo import EchoingReport
 from replicator.cli.options import (
@@ -19,6 +21,7 @@ from replicator.cli.options import (
     run_options,
     settings_from,
 )
+from replicator.cli.progress import progress
 from replicator.cli.table import print_table
 from replicator.errors import StoreError
 from replicator.model import Did, Outcome
@@ -43,8 +46,7 @@ def verify(
     """
     settings = settings_from(source, targets, config, options)
     keys = key_filter()
-    with open_report(report) as lines:
-        return run_async(lambda: _verify(settings, keys, lines))
+    return run_async(lambda: _verify(settings, keys, report))
 
 
 def _difference(outcome: Outcome) -> str | None:
@@ -53,18 +55,23 @@ def _difference(outcome: Outcome) -> str | None:
     return f"{outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}"
 
 
-async def _verify(settings: Settings, keys: KeyFilter, report: Report) -> int:
+async def _verify(settings: Settings, keys: KeyFilter, report: Path | None) -> int:
     began = time.monotonic()
     findings = Findings()
     problem = ""
-    async with open_stores(settings) as (source, targets):
+    tally = Tally()
+    async with AsyncExitStack() as stack:
+        source, targets = await stack.enter_async_context(open_stores(settings))
+        lines = stack.enter_context(open_report(report))
+        await stack.enter_async_context(progress(tally))
         verification = Verification(
             source,
             targets,
             keys=keys,
             concurrency=settings.concurrency,
-            report=EchoingReport(report, _difference),
+            report=EchoingReport(lines, _difference),
             findings=findings,
+            tally=tally,
         )
         try:
             await verification.run()
@@ -79,6 +86,8 @@ async def _verify(settings: Settings, keys: KeyFilter, report: Report) -> int:
     ]
     places = ", ".join(side.location for side in settings.targets)
     print_table(f"verify {settings.source.location} against {places}", rows)
+    if not tally.compared and not problem:
+        click.echo(f"replicator: {source.name} and its targets list no object: check bucket and prefix", err=True)
     if problem:
         click.echo(f"replicator: {problem}", err=True)
     return 0 if findings.equal and not problem else 1

@@ -39,7 +39,7 @@ class ChainKeys:
         except (BotoCoreError, ClientError) as error:
             raise ConfigurationError(f"{side.role}: {error}") from error
         if credentials is None or keys is None:
-            upper = side.role.upper()
+            upper = side.variables
             raise ConfigurationError(
                 f"{side.role}: no credentials found: set {upper}_ACCESS_KEY_ID and {upper}_SECRET_ACCESS_KEY, "
                 f"{upper}_PROFILE, or what the AWS CLI would use"
@@ -81,7 +81,7 @@ def keys_for(side: Side, *, read_secret: Callable[[str], str] | None = None) -> 
         try:
             text = (read_secret or _secrets_manager)(side.secret_id)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{side.role.upper()}_SECRET_ID={side.secret_id}: {error}") from error
+            raise ConfigurationError(f"{side.variables}_SECRET_ID={side.secret_id}: {error}") from error
         return StaticKeys(_parse_secret(side, text))
     if side.access_key_id is not None and side.secret_access_key is not None:
         return StaticKeys(Keys(side.access_key_id, side.secret_access_key, side.session_token))
@@ -110,6 +110,6 @@ def _parse_secret(side: Side, text: str) -> Keys:
         return Keys(*values)
     except (ValueError, AttributeError, KeyError):
         raise ConfigurationError(
-            f"{side.role.upper()}_SECRET_ID={side.secret_id}: expected a JSON object with access_key_id and "
+            f"{side.variables}_SECRET_ID={side.secret_id}: expected a JSON object with access_key_id and "
             "secret_access_key"
         ) from None

@@ -67,7 +67,7 @@ async def open_stores(settings: Settings) -> AsyncIterator[tuple[S3Store, list[S
 
 async def check(side: Side) -> None:
     """Proves that a side can be reached and listed with its keys; says which setting is wrong otherwise."""
-    upper = side.role.upper()
+    upper = side.variables
     async with open_store(side, concurrency=1, retry=PREFLIGHT) as store:
         try:
             await store.check()
@@ -78,8 +78,8 @@ async def check(side: Side) -> None:
             ) from error
         except NoSuchBucket as error:
             raise ConfigurationError(
-                f"{side.role} {side.location}: no such bucket at {store.client.endpoint.url}: check {upper}_BUCKET "
-                f"and {upper}_ENDPOINT"
+                f"{side.role} {side.location}: no such bucket at {store.client.endpoint.url}: check "
+                f"{side.role.upper()}_BUCKET and {upper}_ENDPOINT"
             ) from error
         except Transient as error:
             raise ConfigurationError(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from replicator.errors import ConfigurationError
+from replicator.settings import Settings
 
 HERE = Path(__file__).parent
 DEPLOYMENT = HERE / "deployment.json"
@@ -50,6 +54,15 @@ def carried(shell: Mapping[str, str]) -> dict[str, str]:
             )
     settings = {name: shell[name] for name in CARRIED if shell.get(name)}
     settings.setdefault("QUEUE", queue_name(settings["SOURCE_BUCKET"]))
+    try:
+        target = Settings.from_env(settings).targets[0]
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+    if target.endpoint is not None and target.secret_id is None:
+        print(
+            f"warning: no TARGET_SECRET_ID: the Lambda will show its own role's keys to {target.endpoint}",
+            file=sys.stderr,
+        )
     return settings
 
 

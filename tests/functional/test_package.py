@@ -288,3 +288,12 @@ def test_the_library_and_the_container_do_not_know_chalice(module):
     program = f"import {module}, sys; print({foreign})"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "[]", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("DELETES", "yes"), ("TARGET_ENDPOINT", "objects.example.com"), ("SOURCE_BUCKET", "s3:/from")]
+)
+def test_settings_that_the_lambda_could_not_read_are_not_deployed(name, value):
+    with pytest.raises(SystemExit) as refused:
+        deployment().carried({"SOURCE_BUCKET": "the-source", "TARGET_BUCKET": "the-target", name: value})
+    assert name in str(refused.value)

@@ -111,7 +111,13 @@ async def migrate(source, *targets, **plan):
 async def verify(source, *targets, rules=()):
     lines = Lines()
     run = Verification(
-        source, targets, keys=KeyFilter(rules), concurrency=4, report=lines, findings=(findings := Findings())
+        source,
+        targets,
+        keys=KeyFilter(rules),
+        concurrency=4,
+        report=lines,
+        findings=(findings := Findings()),
+        tally=Tally(),
     )
     assert await run.run() is findings
     return findings, lines

@@ -52,14 +52,13 @@ def test_every_variable_of_a_side_arrives_at_that_side_only():
             "TARGET_REGION": "eu",
             "TARGET_ADDRESSING": "virtual",
             "TARGET_SECRET_ID": "in/the/manager",
-            "SOURCE_PROFILE": "mine",
         }
     )
     target, source = given.targets[0], given.source
     assert (target.endpoint, target.region, target.addressing) == ("https://there.example", "eu", "virtual")
     assert (target.access_key_id, target.secret_access_key) == ("target-id", "target-hush")
     assert (target.session_token, target.secret_id, target.profile) == ("target-token-hush", "in/the/manager", None)
-    assert (source.endpoint, source.region, source.addressing, source.profile) == (None, None, "auto", "mine")
+    assert (source.endpoint, source.region, source.addressing, source.profile) == (None, None, "auto", None)
     assert (source.access_key_id, source.secret_access_key, source.session_token) == (
         "source-id",
         "source-hush",
@@ -120,9 +119,10 @@ def test_a_profile_is_meant_rather_than_the_keys_of_aws():
     assert given.targets[0].access_key_id == "id"
 
 
-def test_keys_of_a_side_are_meant_rather_than_its_profile():
-    given = settings({"SOURCE_PROFILE": "mine", **SECRETS})
-    assert given.source.access_key_id == "source-id"
+def test_a_profile_and_keys_for_one_side_are_refused_since_one_of_them_would_be_ignored():
+    with pytest.raises(ConfigurationError) as caught:
+        settings({"SOURCE_PROFILE": "mine", **SECRETS})
+    assert str(caught.value) == "SOURCE_PROFILE and SOURCE_ACCESS_KEY_ID: give a profile or keys, not both"
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\t"])
