@@ -2,7 +2,8 @@
 
 It exists because a copy is two requests and little else: a bare GET and PUT loop on aiohttp costs more CPU than this
 does with all that the store adds (docs/DESIGN.md, "The wire"). This module owns the pool and the time-outs,
-connection.py what is on the wire; neither knows S3. Requests always carry Content-Length; answers are bounded by the caller.
+connection.py what is on the wire; neither knows S3. Requests always carry Content-Length; answers are bounded by the
+caller.
 """
 
 from __future__ import annotations
