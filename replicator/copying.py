@@ -39,8 +39,8 @@ Result = Copied | Exception
 class Copier:
     """Copies objects from one source store.
 
-    budget: bytes that all copies together may hold. resume_from: size in
-    bytes from which interrupted uploads are kept and taken up again.
+    budget: bytes that all copies together may hold. resume_from: size in bytes from which
+    interrupted uploads are kept and taken up again.
     """
 
     def __init__(self, source: ObjectStore, *, budget: ByteBudget, resume_from: int) -> None:

@@ -26,7 +26,7 @@ from replicator.errors import (
 from replicator.layout import PARALLEL_PARTS, Cut, find_cut
 from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
-from replicator.publish import DEFAULT_CLASSES, Copied, Publisher, write_of
+from replicator.publish import Copied, Publisher, class_of, write_of
 from replicator.reading import WINDOW, SourceTrust, digest_of, pin_of, read_windows
 from replicator.store import Data, ObjectStore, Span, Stream
 from replicator.streaming import ATTEMPTS
@@ -34,7 +34,6 @@ from replicator.workers import run_workers
 
 IN_MEMORY = 64 * MiB
 """Parts up to this size are held as a whole, so that the wire can send them again; larger ones stream."""
-
 
 RESUME_FROM = 64 * MiB
 """Unfinished uploads of objects of this size are kept when they are interrupted, and looked for at the start."""
@@ -144,7 +143,7 @@ class PartCopy:
         parts = {part.number: part for part in layout}
         for number, entry in stored.items():
             part = parts.get(number)
-            if part is None or part.size != entry.size or _class(entry.storage_class) != _class(storage_class):
+            if part is None or part.size != entry.size or class_of(entry.storage_class) != storage_class:
                 return False
         if not stored:
             return False
@@ -268,7 +267,3 @@ class PartCopy:
                     await upload.publisher.target.abort_upload(self.key, upload.id)
                 except StoreError as error:
                     upload.error = upload.error or error
-
-
-def _class(name: str) -> str:
-    return "" if name in DEFAULT_CLASSES else name

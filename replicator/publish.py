@@ -40,15 +40,19 @@ class Copied:
     resumed: bool = False
 
 
+def class_of(storage_class: str) -> str:
+    """A storage class as it is asked for: "" for the default, which some stores name and some do not."""
+    return "" if storage_class in DEFAULT_CLASSES else storage_class
+
+
 def write_of(observed: Observed, *, stamp: str | None = None, md5: bytes | None = None) -> Write:
     """All of an object that is published beside its bytes. stamp, md5: as Write has them."""
-    storage_class = observed.state.storage_class
     return Write(
         attributes=observed.state.attributes,
         tags=observed.tags,
         md5=md5,
         stamp=stamp,
-        storage_class="" if storage_class in DEFAULT_CLASSES else storage_class,
+        storage_class=class_of(observed.state.storage_class),
     )
 
 

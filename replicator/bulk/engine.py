@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from replicator.budget import ByteBudget
 from replicator.bulk.candidates import Candidates
 from replicator.bulk.filters import KeyFilter
-from replicator.bulk.prefetch import prefetch
 from replicator.bulk.report import Report
+from replicator.bulk.rows import included_rows
 from replicator.bulk.tally import Tally
 from replicator.compare import listed_in_sync
 from replicator.converge import DONE, Converger
 from replicator.decide import NOT_AT_TARGET, Do
-from replicator.diff import Row, merge_pages
+from replicator.diff import Row
 from replicator.errors import Refused, ReplicatorError
 from replicator.model import Deletes, Did, Evidence, MiB, Outcome
 from replicator.store import ObjectStore
@@ -113,16 +113,12 @@ class Migration:
 
     async def _differing(self, candidates: Candidates) -> AsyncIterator[Row]:
         """The rows of the merged listings that need work now."""
-        sides = [prefetch(store.list_pages()) for store in (self._source, *self._targets)]
-        async for rows in merge_pages(sides[0], sides[1:]):
-            for row in rows:
-                if self._needs_work(row, candidates):
-                    yield row
+        async for row in included_rows(self._source, self._targets, self._plan.keys):
+            if self._needs_work(row, candidates):
+                yield row
 
     def _needs_work(self, row: Row, candidates: Candidates) -> bool:
         """Sorts a row by the table above; notes what waits, counts and reports what needs no work."""
-        if not self._plan.keys.includes(row.key):
-            return False
         entry = row.source
         if entry is None:
             self.tally.extra += 1

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replicator.bulk.filters import KeyFilter
-from replicator.bulk.prefetch import prefetch
 from replicator.bulk.report import Report
+from replicator.bulk.rows import included_rows
 from replicator.bulk.tally import Tally
 from replicator.converge import Converger
 from replicator.decide import NOT_AT_TARGET, Action, Do
-from replicator.diff import Row, merge_pages
+from replicator.diff import Row
 from replicator.errors import ReplicatorError
 from replicator.model import Deletes, Did, Evidence, Outcome
 from replicator.store import ObjectStore
@@ -59,7 +59,7 @@ class Verification:
         findings: Findings,
         tally: Tally,
     ) -> None:
-        self._stores = (source, *targets)
+        self._source = source
         self._targets = targets
         self._keys = keys
         self._concurrency = concurrency
@@ -70,15 +70,9 @@ class Verification:
 
     async def run(self) -> Findings:
         """Compares everything. Raises the StoreError of a listing that failed."""
-        await work_through(self._rows(), self._compare, concurrency=self._concurrency)
+        rows = included_rows(self._source, self._targets, self._keys)
+        await work_through(rows, self._compare, concurrency=self._concurrency)
         return self._findings
-
-    async def _rows(self) -> AsyncIterator[Row]:
-        sides = [prefetch(store.list_pages()) for store in self._stores]
-        async for rows in merge_pages(sides[0], sides[1:]):
-            for row in rows:
-                if self._keys.includes(row.key):
-                    yield row
 
     async def _compare(self, row: Row) -> None:
         self._tally.compared += 1

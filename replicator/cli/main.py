@@ -43,8 +43,13 @@ def run(arguments: list[str] | None = None) -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
     sys.exit(code)
+
+
+def _forget_stdout() -> None:
+    """For when its reader has gone (replicator ... | head): Python would complain again when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "replicator"
         click.echo(f"replicator: {error.format_message()} (see {verb} --help)", err=True)
         return EXIT_USAGE
-    except BrokenPipeError:  # replicator ... | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _forget_stdout()
         return EXIT_FAILED
     except OSError as error:
         click.echo(f"replicator: {error}", err=True)
