@@ -73,7 +73,7 @@ def comparable(source: ObjectState, target: ObjectState) -> bool:
     return parts is not None and parts == parts_of(target.etag)
 
 
-def listed_in_sync(source: Listed, target: Listed, *, skew: float, changed_since: float | None) -> bool:
+def listed_in_sync(source: Listed, target: Listed, skew: float, changed_since: float | None) -> bool:
     """Whether two listing entries are enough to know that a key needs no look.
 
     Equal ETags prove equal bytes. Metadata is not listed, but changing it makes an object younger, so a source

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from replicator.model import Listed
@@ -30,6 +31,9 @@ def merge_sorted(source: Sequence[Listed], targets: Sequence[Sequence[Listed]]) 
     | yes             | no                | Row(key, entry, (None,))    |
     | no              | yes               | Row(key, None, (entry,))    |
     """
+    keys = [entry.key for entry in source]
+    if all(keys == [entry.key for entry in side] for side in targets):  # most often: quicker by half
+        return list(map(Row, keys, source, zip(*targets, strict=True) if targets else repeat(())))
     nowhere = (None,) * len(targets)
     rows = {entry.key: Row(entry.key, entry, nowhere) for entry in source}
     for index, side in enumerate(targets):
@@ -59,6 +63,9 @@ class _Side:
 
     def take(self, bound: str) -> list[Listed]:
         """Removes and returns the entries with keys up to and including `bound`."""
+        if self.page and self.page[-1].key <= bound:
+            taken, self.page = self.page, []
+            return taken
         cut = bisect_right(self.page, bound, key=_key)
         taken, self.page = self.page[:cut], self.page[cut:]
         return taken
@@ -68,10 +75,23 @@ def _key(entry: Listed) -> str:
     return entry.key
 
 
-async def merge_pages(
+class Stretch(NamedTuple):
+    """All that the sides list after the stretch before, up to and including the key `through`."""
+
+    through: str
+    source: list[Listed]
+    targets: list[list[Listed]]
+
+    def upto(self, key: str) -> Stretch:
+        """The part of it up to and including `key`."""
+        sides = [side[: bisect_right(side, key, key=_key)] for side in (self.source, *self.targets)]
+        return Stretch(key, sides[0], sides[1:])
+
+
+async def align_pages(
     source: AsyncIterator[list[Listed]], targets: Sequence[AsyncIterator[list[Listed]]]
-) -> AsyncIterator[list[Row]]:
-    """Merges paged listings, each strictly sorted by key; holds at most one page of each side.
+) -> AsyncIterator[Stretch]:
+    """Cuts paged listings, each strictly sorted by key, at the same keys; holds at most one page of each side.
 
     Raises whatever the listings raise: a listing that fails never looks like one that ended.
     """
@@ -85,4 +105,12 @@ async def merge_pages(
         # All sides are known up to the smallest of the last keys at hand; a side that has ended is known for ever.
         bound = min(page[-1].key for page in pages)
         taken = [side.take(bound) for side in sides]
-        yield merge_sorted(taken[0], taken[1:])
+        yield Stretch(bound, taken[0], taken[1:])
+
+
+async def merge_pages(
+    source: AsyncIterator[list[Listed]], targets: Sequence[AsyncIterator[list[Listed]]]
+) -> AsyncIterator[list[Row]]:
+    """The rows of paged listings, as align_pages cuts them."""
+    async for stretch in align_pages(source, targets):
+        yield merge_sorted(stretch.source, stretch.targets)

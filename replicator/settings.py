@@ -68,7 +68,8 @@ class Settings:
     """Everything a run needs to know.
 
     deletes: whether the targets follow when an object disappears. concurrency: objects in flight. memory: bytes of
-    objects held at once.
+    objects held at once. processes: that share both. max_rps, bandwidth: requests, and bytes of bodies, a second at
+    each endpoint; None for no limit.
     """
 
     source: Side
@@ -76,6 +77,9 @@ class Settings:
     deletes: Deletes = Deletes.KEEP
     concurrency: int = 64
     memory: int = 256 * MiB
+    processes: int = 1
+    max_rps: int | None = None
+    bandwidth: int | None = None
 
     @classmethod
     def from_env(
@@ -99,12 +103,24 @@ class Settings:
             problems.append(f"DELETES={deletes!r}: must be mirror or keep")
         concurrency = _number(environment, "CONCURRENCY", 64, range(1, 4097), problems)
         memory = _number(environment, "MEMORY_BYTES", 256 * MiB, range(16 * MiB, 2**50), problems)
+        processes = _number(environment, "PROCESSES", 1, range(1, 257), problems)
+        max_rps = _number(environment, "MAX_RPS", 0, range(1, 10**6), problems) if environment.get("MAX_RPS") else None
+        bandwidth = _bytes_a_second(environment, "BANDWIDTH", problems)
         known = tuple(side for side in sides if side is not None)
         if source is not None:
             problems += _overlaps([source, *known])
         if problems or source is None:
             raise ConfigurationError("\n".join(problems))
-        return cls(source=source, targets=known, deletes=Deletes(deletes), concurrency=concurrency, memory=memory)
+        return cls(
+            source=source,
+            targets=known,
+            deletes=Deletes(deletes),
+            concurrency=concurrency,
+            memory=memory,
+            processes=processes,
+            max_rps=max_rps,
+            bandwidth=bandwidth,
+        )
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, allowed: range, problems: list[str]) -> int:
@@ -113,6 +129,22 @@ def _number(environment: Mapping[str, str], name: str, default: int, allowed: ra
         problems.append(f"{name}={text[:40]!r}: must be a whole number from {allowed.start} to {allowed.stop - 1}")
         return default
     return int(text)
+
+
+_UNITS = {"": 1, "K": 1024, "M": MiB, "G": 1024 * MiB}
+
+
+def _bytes_a_second(environment: Mapping[str, str], name: str, problems: list[str]) -> int | None:
+    """ "10M" is 10 MiB a second. Not under 1 MiB, at which a request would look like one that hangs."""
+    text = environment.get(name)
+    if not text:
+        return None
+    number = re.fullmatch(r"(\d{1,15})([KMG]?)(?:i?B)?(?:/s)?", text.strip(), re.ASCII | re.IGNORECASE)
+    size = int(number[1]) * _UNITS[number[2].upper()] if number else 0
+    if size < MiB:
+        problems.append(f"{name}={text[:40]!r}: must be bytes a second, at least 1M, written as 20M or 1G")
+        return None
+    return size
 
 
 def _overlaps(sides: Sequence[Side]) -> list[str]:

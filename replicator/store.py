@@ -81,6 +81,18 @@ class Fetched:
     data: Data
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a store's service has had to bear. sent: bytes of bodies. throttled: requests it refused as too many.
+
+    limit: requests that may be in flight now.
+    """
+
+    sent: int = 0
+    throttled: int = 0
+    limit: int = 0
+
+
 class ObjectStore(Protocol):
     """One bucket below one prefix."""
 
@@ -91,6 +103,10 @@ class ObjectStore(Protocol):
     @property
     def clock_skew(self) -> float:
         """Seconds by which the store's clock is ahead of ours, as last seen; 0.0 before the first answer."""
+
+    @property
+    def load(self) -> Load:
+        """What its service has had to bear so far."""
 
     async def check(self) -> None:
         """Proves that the bucket is reachable and may be listed. Raises NoSuchBucket, AccessDenied, Transient."""
@@ -133,8 +149,8 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Removes the key (a delete marker where versions are kept). Idempotent: an absent key is no error."""
 
-    def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
-        """Pages of entries in strictly ascending order of keys, all greater than `after`.
+    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[list[Listed]]:
+        """Pages of up to `page_size` entries in strictly ascending order of keys, all greater than `after`.
 
         Raises UntrustworthyListing rather than ending early.
         """

@@ -1,61 +1,58 @@
-"""The local engine: passes over both listings until a pass finds nothing to do.
+"""The local engine: passes over all listings until a pass finds nothing to do.
 
-| listed at the source | listed at the target       | in a pass                                                     |
-|----------------------|----------------------------|---------------------------------------------------------------|
-| yes                  | no                         | converge                                                      |
-| yes                  | same ETag, and not younger | in sync                                                       |
-| yes                  | otherwise                  | converge (looks at both)                                      |
-| no                   | yes                        | if deletes are mirrored: noted, and converged at the end of   |
-|                      |                            | the pass, when all listings have come to their end in order   |
+A pass begins as one range, all keys. Workers list ranges and converge what differs (jobs.py); while one has nothing
+to do, a range is cut in two (schedule.py). When all ranges are done, and all listings have come to their end, what only
+the targets list is deleted: each key is converged, which asks the source for it.
 
-What changed since the run began is looked at again in every later pass, since its metadata may have been read before
-and written after the change.
+What is not done yet is in the checkpoint, so that a run that is stopped or killed goes on from there.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
-from replicator.budget import ByteBudget
-from replicator.bulk.candidates import Candidates
-from replicator.bulk.filters import KeyFilter
+from replicator.bulk.brakes import check_deletes
+from replicator.bulk.checkpoint import Checkpoint
+from replicator.bulk.crew import Crew, Lost
+from replicator.bulk.plan import Plan
 from replicator.bulk.report import Report
-from replicator.bulk.rows import included_rows
+from replicator.bulk.schedule import Schedule
 from replicator.bulk.tally import Tally
-from replicator.compare import listed_in_sync
-from replicator.converge import DONE, Converger
-from replicator.decide import NOT_AT_TARGET, Do
-from replicator.diff import Row
-from replicator.errors import Refused, ReplicatorError
-from replicator.model import Deletes, Did, Evidence, MiB, Outcome
+from replicator.bulk.tasks import (
+    Counts,
+    Finished,
+    Gone,
+    KeysTask,
+    Message,
+    Outcomes,
+    Pass,
+    Pulse,
+    Range,
+    ScanTask,
+    Settled,
+    Split,
+    SplitTask,
+)
+from replicator.errors import AccessDenied, NoSuchBucket, ReplicatorError
+from replicator.model import Deletes, Did
 from replicator.store import ObjectStore
-from replicator.workers import work_through
 
 MOST_PASSES = 8
 """A source that is still changing after so many passes needs the live mirror."""
 
+COMMIT_EVERY = 1.0
+"""Seconds between two commits of the checkpoint."""
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run is to do.
-
-    concurrency: keys converged at once. memory: bytes of objects held at once. dry_run: only say what would be done.
-    """
-
-    deletes: Deletes = Deletes.KEEP
-    concurrency: int = 64
-    memory: int = 256 * MiB
-    dry_run: bool = False
-    deep: bool = False
-    keys: KeyFilter = field(default_factory=KeyFilter)
+KEYS_AHEAD = 2
+"""Batches of keys that each worker has at once."""
 
 
 class Migration:
-    """One run from a source to its targets.
+    """One run from a source to its targets, by a crew of workers.
 
-    clock: seconds since the epoch. Counts what it does in `tally`.
+    source, targets: to ask for what concerns the whole run; the crew has its own. keys: the keys to converge, in
+    batches, instead of what is listed. clock: seconds since the epoch. Counts what it does in `tally`.
     """
 
     def __init__(
@@ -64,125 +61,214 @@ class Migration:
         targets: Sequence[ObjectStore],
         plan: Plan,
         *,
+        crew: Crew,
+        checkpoint: Checkpoint,
         report: Report,
         tally: Tally,
+        keys: AsyncIterator[Sequence[str]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._targets = targets
         self._plan = plan
+        self._crew = crew
+        self._checkpoint = checkpoint
         self._report = report
+        self._keys = keys
         self._clock = clock
         self._began = 0.0
-        self._listed = 0
+        self._schedule = Schedule((), ())
+        self._alive = set(crew.workers)
+        self._posted: dict[int, tuple[int, Sequence[str]]] = {}
+        self._again: list[Sequence[str]] = []
+        self._committed = time.monotonic()
         self.tally = tally
-        self._converger = Converger(
-            source, targets, deletes=plan.deletes, budget=ByteBudget(plan.memory), confirm=False
-        )
 
     async def run(self) -> Tally:
-        """Runs to the end: until a pass writes nothing that helps.
+        """Runs to the end: until a pass writes nothing that helps, or through the keys given.
 
-        Raises Refused before anything is deleted when the source lists nothing, and the StoreError of a listing that
-        failed: nothing is deleted in a pass whose listings did not come to their end.
+        Raises Refused before anything is deleted when a brake says so, and the StoreError of a listing that failed:
+        nothing is deleted in a pass whose listings did not come to their end.
         """
         await self._source.check()
-        self._began = self._clock() + self._source.clock_skew
-        for _ in range(1 if self._plan.dry_run else MOST_PASSES):
-            with Candidates() as candidates:
-                await self._pass(candidates)
-            if not self.tally.pass_writes:
-                break
+        try:
+            if self._keys is not None:
+                self.tally.start_pass()
+                await self._converge_keys(self._keys)
+            else:
+                await self._passes()
+            self._checkpoint.finish()
+        except BaseException:
+            self._save()
+            raise
         return self.tally
 
     @property
     def still_changing(self) -> bool:
         """Whether the last pass still found something to write."""
-        return not self._plan.dry_run and self.tally.pass_writes > 0
+        return not self._plan.dry_run and self._keys is None and self.tally.pass_writes > 0
 
-    async def _pass(self, candidates: Candidates) -> None:
-        """Lists all sides once and converges what differs; deletes come last."""
+    async def _passes(self) -> None:
+        self._take_up()
+        while True:
+            await self._scan()
+            await self._delete()
+            if self._plan.dry_run or not self.tally.pass_writes or self.tally.passes >= MOST_PASSES:
+                return
+            self._start_pass()
+
+    def _take_up(self) -> None:
+        """Goes on with the run that the checkpoint tells of, or begins one."""
+        saved = self._checkpoint.resume()
+        if saved is None:
+            self._began = self._clock() + self._source.clock_skew
+            self._start_pass()
+            return
+        self._began = saved["began"]
+        self.tally.restore(saved["tally"])
+        self.tally.pass_writes = max(1, self.tally.pass_writes)  # what was written last may not be counted
+
+    def _start_pass(self) -> None:
         self.tally.start_pass()
-        self._listed = 0
-        await work_through(self._differing(candidates), self._work, concurrency=self._plan.concurrency)
+        self._checkpoint.start_pass()
+        self._save()
+
+    def _during(self) -> Pass:
+        number = self.tally.passes
+        every = self._plan.deep and (number == 1 or self.tally.failed_before > 0)
+        return Pass(number, self._began if number > 1 else None, every)
+
+    async def _scan(self) -> None:
+        """Has all ranges done that are not. Raises the error of one that could not be listed, after the others."""
+        self._schedule = Schedule(self._checkpoint.ranges(), self._alive)
+        problem: Exception | None = None
+        await self._hand_out()
+        while not self._schedule.done:
+            message = await self._next()
+            if isinstance(message, Finished):
+                problem = self._range_ended(message) or problem
+            elif isinstance(message, Split):
+                cut = self._schedule.split(message.id, message.at)
+                if cut is not None:
+                    self._checkpoint.replace(cut[0], cut[1:])
+            await self._hand_out()
+        if problem is not None:
+            raise problem
         self.tally.listing_done = True
-        if candidates.count:
-            self._check_brake(candidates.count)
-            gone = (Row(key, None, ()) for key in candidates)
-            await work_through(_each(gone), self._work, concurrency=self._plan.concurrency)
 
-    async def _differing(self, candidates: Candidates) -> AsyncIterator[Row]:
-        """The rows of the merged listings that need work now."""
-        async for row in included_rows(self._source, self._targets, self._plan.keys):
-            if self._needs_work(row, candidates):
-                yield row
+    async def _hand_out(self) -> None:
+        while (given := self._schedule.give()) is not None:
+            await self._crew.post(given.worker, ScanTask(given.id, given.range, self._during()))
+        asked = self._schedule.ask()
+        if asked is not None:
+            await self._crew.post(asked[0], SplitTask(asked[1]))
 
-    def _needs_work(self, row: Row, candidates: Candidates) -> bool:
-        """Sorts a row by the table above; notes what waits, counts and reports what needs no work."""
-        entry = row.source
-        if entry is None:
-            self.tally.extra += 1
-            if self._plan.deletes is Deletes.MIRROR:
-                candidates.add(row.key)
-            return False
-        self._listed += 1
-        every = self._plan.deep and (self.tally.passes == 1 or self.tally.failed_before > 0)
-        since = self._began if self.tally.passes > 1 else None
-        for store, target in zip(self._targets, row.targets, strict=True):
-            skew = self._source.clock_skew - store.clock_skew
-            if every or target is None or not listed_in_sync(entry, target, skew=skew, changed_since=since):
-                self.tally.found_objects += 1
-                self.tally.found_bytes += entry.size
-                return True
-        self.tally.compared += 1
-        if self.tally.passes == 1:
-            for store in self._targets:
-                self._report.add(Outcome(row.key, store.name, Did.IN_SYNC, "same", Evidence.ETAG))
-        return False
+    def _range_ended(self, message: Finished) -> Exception | None:
+        """Takes a range off the list, unless it could not be listed. Raises what concerns the whole bucket."""
+        if message.error is None:
+            left = self._schedule.finished(message.id)
+            if left is not None:
+                self._checkpoint.replace(left, ())
+            return None
+        if isinstance(message.error, (AccessDenied, NoSuchBucket)):
+            raise message.error
+        self._schedule.fail(message.id)
+        return message.error
 
-    async def _work(self, row: Row) -> None:
-        outcomes = await (self._would(row) if self._plan.dry_run else self._converger.converge(row.key, row))
-        if row.source is not None:
-            self.tally.worked_bytes += row.source.size
-            self.tally.compared += 1
-        for outcome in outcomes:
-            self.tally.add(outcome)
-            if self.tally.passes == 1 or outcome.did is not Did.IN_SYNC:
-                self._report.add(outcome)
+    async def _delete(self) -> None:
+        """Deletes what only the targets list, if no brake holds it back."""
+        if self._plan.deletes is Deletes.KEEP:
+            return
+        names = [store.name for store in self._targets]
+        if self._plan.dry_run:  # first name them, then say that they would be held back
+            await self._converge_keys(_each(self._checkpoint.candidates()))
+        check_deletes(self.tally.counts, names, self._source.name, self._plan.max_delete)
+        if not self._plan.dry_run:
+            await self._converge_keys(_each(self._checkpoint.candidates()), done=self._checkpoint.remove_candidates)
 
-    async def _would(self, row: Row) -> list[Outcome]:
-        """The outcomes that converge would have, by looking only."""
-        size = row.source.size if row.source is not None else 0
-        if row.source is not None and not any(row.targets):
-            actions = [NOT_AT_TARGET] * len(self._targets)
-        else:
-            try:
-                actions = await self._converger.look(row.key)
-            except ReplicatorError as error:
-                failed = (Did.FAILED, str(error))
-                return [Outcome(row.key, store.name, *failed, failure=error) for store in self._targets]
-        return [
-            Outcome(
-                row.key,
-                store.name,
-                DONE[action.do],
-                action.reason,
-                action.evidence,
-                bytes=size if action.do is Do.COPY else 0,
-                not_kept=action.not_kept,
-            )
-            for store, action in zip(self._targets, actions, strict=True)
-        ]
+    async def _converge_keys(
+        self, batches: AsyncIterator[Sequence[str]], *, done: Callable[[Sequence[str]], None] | None = None
+    ) -> None:
+        """Has batches of keys converged, a few at once at each worker; done: told which."""
+        number = 0
+        while True:
+            while (worker := self._with_room()) is not None:
+                batch = self._again.pop() if self._again else await anext(batches, None)
+                if batch is None:
+                    break
+                number -= 1  # ranges have the numbers above 0
+                self._posted[number] = worker, batch
+                await self._crew.post(worker, KeysTask(number, tuple(batch), self._during()))
+            if not self._posted:
+                return
+            message = await self._next()
+            if isinstance(message, Finished) and message.id in self._posted:
+                _, batch = self._posted.pop(message.id)
+                if done is not None:
+                    done(batch)
 
-    def _check_brake(self, candidates: int) -> None:
-        """Holds deletes back when the source lists nothing: more often a wrong prefix or a lost policy than a wish."""
-        if self._listed == 0:
-            raise Refused(
-                f"{self._source.name} lists no object, the targets list {candidates}: nothing was deleted. Check the "
-                "source's bucket and prefix; to empty a target on purpose, delete its objects there"
-            )
+    def _with_room(self) -> int | None:
+        """The worker with the fewest batches, if it could do with one more."""
+        load = dict.fromkeys(sorted(self._alive), 0)
+        for worker, _ in self._posted.values():
+            load[worker] += 1
+        least = min(load, key=load.__getitem__)
+        return least if load[least] < KEYS_AHEAD else None
+
+    async def _next(self) -> Finished | Split:
+        """The next message that is about a task; takes in all others."""
+        while True:
+            if time.monotonic() - self._committed > COMMIT_EVERY:
+                self._save()
+            worker, message = await self._crew.receive()
+            if isinstance(message, Lost):
+                self._lost(worker, message)
+            elif isinstance(message, (Finished, Split)):
+                return message
+            else:
+                self._take_in(message)
+
+    def _take_in(self, message: Message) -> None:
+        match message:
+            case Settled(number, through, counts):
+                self._settled(number, through, counts)
+            case Outcomes(outcomes):
+                for outcome in outcomes:
+                    self.tally.add(outcome)
+                    if self.tally.passes == 1 or outcome.did is not Did.IN_SYNC:
+                        self._report.add(outcome)
+            case Gone(keys):
+                self._checkpoint.add_candidates(keys)
+            case Pulse(pages=pages):
+                self.tally.pulse(message)
+                for number, count in pages:
+                    self._schedule.listed(number, count)
+
+    def _settled(self, number: int, through: str, counts: Counts) -> None:
+        """Counts what is done, and keeps it from being done again."""
+        if number < 0:
+            self.tally.counts.add(counts)
+            return
+        before = self._schedule.settled(number, through)
+        if before is not None:
+            self.tally.counts.add(counts)
+            self._checkpoint.replace(before, [Range(through, before.upto)])
+
+    def _lost(self, worker: int, message: Lost) -> None:
+        """A worker is no more: what it had is done again by the others. Raises ReplicatorError when there are none."""
+        self._alive.discard(worker)
+        self._schedule.lost(worker)
+        self.tally.pass_writes += 1  # it may have written what it could not tell
+        for number in [number for number, (who, _) in self._posted.items() if who == worker]:
+            self._again.append(self._posted.pop(number)[1])
+        if not self._alive:
+            raise ReplicatorError(f"no worker is left: {message.reason}; what was done so far is kept: run it again")
+
+    def _save(self) -> None:
+        self._checkpoint.save({"began": self._began, "tally": self.tally.to_json()})
+        self._committed = time.monotonic()
 
 
-async def _each(rows: Iterable[Row]) -> AsyncIterator[Row]:
-    for row in rows:
-        yield row
+async def _each(batches: Iterable[Sequence[str]]) -> AsyncIterator[Sequence[str]]:
+    for batch in batches:
+        yield batch

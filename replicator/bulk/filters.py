@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import translate
 
+from replicator.diff import Row
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -24,9 +26,31 @@ class KeyFilter:
     (docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters).
     """
 
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+    def __init__(self, rules: Sequence[Rule] = (), *, without: str = "") -> None:
+        """without: a prefix whose keys are never included, "" for none."""
         self._rules = [(rule.include, re.compile(translate(rule.pattern)).match) for rule in reversed(rules)]
+        self._given = tuple(rules), without
+        self._without = without
+        self.words = [f"{'include' if rule.include else 'exclude'} {rule.pattern!a}" for rule in rules]
+        """What is asked for, for messages."""
+        if without:
+            self.words.append(f"without {without!a}")
+        self._all = not rules and not without
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travels to other processes as what it was made of."""
+        return _filter, self._given
 
     def includes(self, key: str) -> bool:
         """Whether the run is about this key."""
+        if self._without and key.startswith(self._without):
+            return False
         return next((include for include, match in self._rules if match(key)), True)
+
+    def of(self, rows: list[Row]) -> list[Row]:
+        """The rows that the run is about."""
+        return rows if self._all else [row for row in rows if self.includes(row.key)]
+
+
+def _filter(rules: Sequence[Rule], without: str) -> KeyFilter:
+    return KeyFilter(rules, without=without)

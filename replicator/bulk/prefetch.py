@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
-async def prefetch(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+async def prefetch(items: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
     """Yields the same items, with the next one already being fetched while one is used."""
 
     async def following() -> Item | None:

@@ -49,13 +49,16 @@ class JsonlReport:
 
 
 @contextmanager
-def open_report(path: Path | None) -> Iterator[Report]:
-    """The report of a run; refused before anything is done when the file cannot be written."""
+def open_report(path: Path | None, *, goes_on: bool = False) -> Iterator[Report]:
+    """The report of a run; refused before anything is done when the file cannot be written.
+
+    goes_on: with a run that was cut off, so that what its report has is kept.
+    """
     if path is None:
         yield NoReport()
         return
     try:
-        stream = path.open("w", encoding="utf-8")
+        stream = path.open("a" if goes_on else "w", encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(f"--report {path}: {error.strerror}") from error
     with stream:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from replicator.bulk.tasks import Counts, Pulse
 from replicator.model import Did, Outcome
 
 WRITES = frozenset({Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED})
@@ -14,38 +17,38 @@ WRITES = frozenset({Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED})
 class Tally:
     """Counters of one run. Objects are counted once for each target.
 
-    compared: keys of the source looked at in this pass. failed: keys that failed when they were last tried.
-    failed_before: those of the pass before. found: objects and bytes that need work in this pass, as far as listed.
-    listing_done: whether all of them are found. extra: listed only at a target.
+    counts: what was seen in this pass where everything is done. failed_before: failures of the pass before. The rest is
+    for the eye: listed: objects of the source listed in this pass. found_bytes, worked_bytes: of objects that need
+    work in this pass, as far as listed, and of those that had it. listing_done: whether all are listed. sent: bytes.
+    throttled: requests that a service refused as too many. limit: requests in flight allowed where it did so last.
     """
 
-    compared: int = 0
+    counts: Counts = field(default_factory=Counts)
     did: Counter[Did] = field(default_factory=Counter)
+    not_kept: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
-    failed: int = 0
+    passes: int = 0
+    pass_writes: int = 0
     failed_before: int = 0
-    extra: int = 0
-    found_objects: int = 0
+    listed: int = 0
     found_bytes: int = 0
     worked_bytes: int = 0
     listing_done: bool = False
-    passes: int = 0
-    not_kept: Counter[str] = field(default_factory=Counter)
-    pass_writes: int = 0
+    sent: int = 0
+    throttled: int = 0
+    limit: int = 0
 
     def start_pass(self) -> None:
         """Failures are tried again in every pass, so that only those of the last one count."""
         self.passes += 1
         self.pass_writes = 0
-        self.failed_before, self.failed = self.failed, 0
-        self.extra = self.compared = 0
-        self.found_objects = self.found_bytes = self.worked_bytes = 0
+        self.failed_before, self.counts = self.failed, Counts()
+        self.listed = self.found_bytes = self.worked_bytes = 0
         self.listing_done = False
 
     def add(self, outcome: Outcome) -> None:
-        """Counts an outcome."""
+        """Counts an outcome. Failures are counted by what was seen, see `counts`."""
         if outcome.did is Did.FAILED:
-            self.failed += 1
             return
         self.did[outcome.did] += 1
         self.bytes += outcome.bytes
@@ -55,7 +58,48 @@ class Tally:
         for loss in outcome.not_kept:
             self.not_kept[loss.split(" ")[0] if loss.startswith("metadata ") else loss] += 1
 
+    def pulse(self, pulse: Pulse) -> None:
+        """Takes in what is for the eye."""
+        self.listed += pulse.listed
+        self.found_bytes += pulse.found
+        self.worked_bytes += pulse.worked
+        self.sent += pulse.sent
+        self.throttled += pulse.throttled
+        self.limit = pulse.limit if pulse.throttled else self.limit
+
+    @property
+    def compared(self) -> int:
+        """Keys of the source that are done with in this pass."""
+        return self.counts.source
+
+    @property
+    def failed(self) -> int:
+        """Keys that failed in this pass, once for each target."""
+        return self.counts.failed
+
+    @property
+    def extra(self) -> int:
+        """Objects that only a target lists."""
+        return sum(self.counts.extra)
+
     @property
     def written(self) -> int:
         """Objects written or deleted in the whole run."""
         return sum(self.did[did] for did in WRITES)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a run that goes on later has to know."""
+        counts = self.counts
+        return {
+            "counts": [counts.source, counts.targets, counts.extra, counts.failed],
+            "did": {did.value: number for did, number in self.did.items()},
+            "not_kept": dict(self.not_kept),
+            "numbers": [self.bytes, self.passes, self.pass_writes, self.failed_before],
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Takes up what to_json gave."""
+        self.counts = Counts(*saved["counts"])
+        self.did = Counter({Did(did): number for did, number in saved["did"].items()})
+        self.not_kept = Counter(saved["not_kept"])
+        self.bytes, self.passes, self.pass_writes, self.failed_before = saved["numbers"]

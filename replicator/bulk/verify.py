@@ -75,7 +75,7 @@ class Verification:
         return self._findings
 
     async def _compare(self, row: Row) -> None:
-        self._tally.compared += 1
+        self._tally.counts.source += 1
         try:
             actions = await self._looker.look(row.key)
         except ReplicatorError as error:

@@ -18,10 +18,11 @@ import click
 
 from replicator import __version__
 from replicator.cli.migrate import migrate
+from replicator.cli.options import EXIT_INTERRUPTED
 from replicator.cli.verify import verify
 from replicator.errors import ConfigurationError, Refused, ReplicatorError
 
-EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,11 @@ Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RULES = "replicator.filters"
+
+EXIT_INTERRUPTED = 130
+
+STOP_WITHIN = 4.7
+"""Seconds after a signal at which a run ends in any case."""
 
 
 class FilteringCommand(click.Command):
@@ -68,6 +74,8 @@ def run_options(command: Command) -> Command:
             help="Keys to leave alone; '*' matches '/' too.",
         ),
         click.option("--concurrency", type=click.IntRange(1, 4096), help="Objects in flight.  [default: 64]"),
+        click.option("--max-rps", type=click.IntRange(1), metavar="N", help="Requests a second at each endpoint."),
+        click.option("--bandwidth", metavar="RATE", help="Bytes a second at each endpoint, as 20M."),
         click.option("--report", type=click.Path(path_type=Path), help="A line of JSON for each object."),
     ]
     for option in reversed(options):
@@ -76,9 +84,17 @@ def run_options(command: Command) -> Command:
 
 
 def settings_from(
-    source: str | None, targets: tuple[str, ...], config: Path | None, options: dict[str, object]
+    source: str | None,
+    targets: tuple[str, ...],
+    config: Path | None,
+    options: dict[str, object],
+    *,
+    processes: int = 1,
 ) -> Settings:
-    """Settings from the environment, overridden by what the command line says. Raises ConfigurationError."""
+    """Settings from the environment, overridden by what the command line says. Raises ConfigurationError.
+
+    processes: unless something else is said.
+    """
     overrides = {name.upper(): str(value) for name, value in options.items() if value is not None}
     for side, texts in (("source", (source,) if source else ()), ("target", targets)):
         given = [name for name in options if name.startswith(f"{side}_") and options[name] is not None]
@@ -88,12 +104,13 @@ def settings_from(
             raise ConfigurationError(f"{option} is not for {named[0]}: its endpoint is in replicator.toml")
     if source is not None:
         overrides["SOURCE_BUCKET"] = source
-    return Settings.from_env({**os.environ, **overrides}, targets=targets, config=read_config(config))
+    defaults = {"PROCESSES": str(processes)}
+    return Settings.from_env({**defaults, **os.environ, **overrides}, targets=targets, config=read_config(config))
 
 
-def key_filter() -> KeyFilter:
-    """The --include and --exclude of the command that is running."""
-    return KeyFilter(click.get_current_context().meta.get(RULES, []))
+def key_filter(*, without: str = "") -> KeyFilter:
+    """The --include and --exclude of the command that is running. without: a prefix that is left alone in any case."""
+    return KeyFilter(click.get_current_context().meta.get(RULES, []), without=without)
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
@@ -108,20 +125,34 @@ def run_async(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     gc.set_threshold(50_000, 20, 50)
 
     async def cancellable() -> Result:
-        task = asyncio.current_task()
         loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - narrows the type
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel if task is not None else loop.stop)
+            loop.add_signal_handler(number, _stop, loop, task)
         return await main()
 
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(cancellable())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _stop(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """Cancels a run; a request that hangs does not hold up its end."""
+    task.cancel()
+    loop.call_later(STOP_WITHIN, _give_up)
+
+
+def _give_up() -> None:
+    click.echo("replicator: interrupted; requests were left hanging. Run it again to go on where it stopped", err=True)
+    sys.stdout.flush()
+    os._exit(EXIT_INTERRUPTED)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Makes uvloop's event loops where there is one, else None for asyncio's own."""
     try:
         import uvloop
     except ImportError:

@@ -13,6 +13,7 @@ from replicator.bulk.report import open_report
 from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.cli.echo import EchoingReport
+from replicator.cli.launch import shared_limits
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
@@ -25,7 +26,7 @@ from replicator.cli.progress import progress
 from replicator.cli.table import print_table
 from replicator.errors import StoreError
 from replicator.model import Did, Outcome
-from replicator.s3.opening import open_stores
+from replicator.s3.opening import check_sides, open_stores
 from replicator.settings import Settings
 
 
@@ -61,7 +62,9 @@ async def _verify(settings: Settings, keys: KeyFilter, report: Path | None) -> i
     problem = ""
     tally = Tally()
     async with AsyncExitStack() as stack:
-        source, targets = await stack.enter_async_context(open_stores(settings))
+        await check_sides(settings)
+        limits = stack.enter_context(shared_limits(settings))
+        source, targets = await stack.enter_async_context(open_stores(settings, limits=limits))
         lines = stack.enter_context(open_report(report))
         await stack.enter_async_context(progress(tally))
         verification = Verification(

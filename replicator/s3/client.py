@@ -19,8 +19,9 @@ from replicator.s3.answers import error_of
 from replicator.s3.connection import AnswerTooLarge, Response, StaleConnection
 from replicator.s3.headers import http_date
 from replicator.s3.http import HttpPool, Origin
+from replicator.s3.pace import Pace, SharedRate
 from replicator.s3.signing import EMPTY_SHA256, UNSIGNED, Keys, Signer
-from replicator.s3.throttle import AdaptiveLimit
+from replicator.s3.throttle import AdaptiveLimit, RetryBudget
 from replicator.s3.xml import parse_error
 from replicator.store import Body, Data, Stream
 
@@ -69,9 +70,9 @@ class Retry:
     base: float = 0.1
     cap: float = 10.0
 
-    def wait(self, failures: int, chance: float) -> float:
-        """Seconds before the next attempt after this many failures; chance in 0..1."""
-        return chance * min(self.cap, self.base * float(2**failures))
+    def wait(self, failures: int, chance: float, *, within_budget: bool = True) -> float:
+        """Seconds before the next attempt after this many failures; chance in 0..1. Out of budget: late in any case."""
+        return chance * (min(self.cap, self.base * float(2**failures)) if within_budget else self.cap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,12 @@ class Call:
     into: memoryview | None = None
 
 
+async def _paced_chunks(chunks: AsyncIterator[Data], rate: SharedRate) -> AsyncIterator[Data]:
+    async for chunk in chunks:
+        await rate.take(len(chunk))
+        yield chunk
+
+
 def encode_query(**parameters: str | int) -> str:
     """A query string as S3 signs it: sorted, a space as "%20". Underscores in names stand for hyphens."""
     pairs = sorted((name.replace("_", "-"), str(value)) for name, value in parameters.items())
@@ -103,7 +110,7 @@ class S3Client:
     """Requests to one bucket at one endpoint. Use as an async context manager, in one event loop.
 
     keys: gives the credentials of the moment, without blocking. refresh: awaited before each request, for keys that
-    have to be fetched. sleep, clock, chance: seams for tests.
+    have to be fetched. pace: what the endpoint may be asked, closed at the end. sleep, clock, chance: seams for tests.
     """
 
     def __init__(
@@ -115,6 +122,7 @@ class S3Client:
         refresh: Callable[[], Awaitable[None]] | None = None,
         concurrency: int = 128,
         retry: Retry | None = None,
+        pace: Pace | None = None,
         tls: ssl.SSLContext | None = None,
         idle_timeout: float = 60.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -126,11 +134,15 @@ class S3Client:
         self.bucket = bucket
         self.limit = AdaptiveLimit(concurrency)
         self.skew = 0.0
+        self.sent = 0
+        """Bytes of bodies that were sent with success."""
         self._keys = keys
         self._refresh = refresh
         self._pool = HttpPool(origin, tls=tls, idle_timeout=idle_timeout)
         self._signer = Signer(keys, endpoint.region, clock=clock)
         self._retry = retry or Retry()
+        self._pace = pace or Pace()
+        self._budget = RetryBudget()
         self._sleep, self._clock, self._chance = sleep, clock, chance
         self._secure = origin.scheme == "https"
         default = origin.port == (443 if self._secure else 80)
@@ -145,6 +157,7 @@ class S3Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._pool.close()
+        self._pace.close()
 
     def target(self, call: Call) -> str:
         """Path and query of a request, encoded byte for byte as it is signed and sent."""
@@ -165,26 +178,43 @@ class S3Client:
                 if isinstance(call.body, Stream) or failures >= self._retry.attempts:
                     raise
                 if not isinstance(error.__cause__, StaleConnection) or failures > 1:
-                    await self._sleep(self._retry.wait(failures, self._chance()))
+                    within = self._budget.spend()
+                    await self._sleep(self._retry.wait(failures, self._chance(), within_budget=within))
 
     async def _attempt(self, call: Call) -> Response:
         if self._refresh is not None:
             await self._refresh()
         await self.limit.acquire()
         try:
-            response = await self._exchange(call)
+            response = await self._paced(call)
         except (OSError, AnswerTooLarge, ValueError) as error:
             raise self._lost(call, error) from error
         finally:
             self.limit.release()
         if response.status < 300 and not (call.late_error and parse_error(response.document)):
             self.limit.succeeded()
+            self._budget.earn()
+            self.sent += call.body.size if isinstance(call.body, Stream) else len(call.body)
             return response
         raise self._refusal(call, response)
+
+    async def _paced(self, call: Call) -> Response:
+        """An exchange within what the endpoint may be asked."""
+        if self._pace.requests is not None:
+            await self._pace.requests.take(1)
+        if self._pace.bytes_ is None:
+            return await self._exchange(call)
+        if not isinstance(call.body, Stream):
+            await self._pace.bytes_.take(len(call.body))
+        response = await self._exchange(call)
+        await self._pace.bytes_.take(len(response.body))
+        return response
 
     async def _exchange(self, call: Call) -> Response:
         target = self.target(call)
         body, size, digest = self._payload(call.body)
+        if isinstance(call.body, Stream) and self._pace.bytes_ is not None:
+            body = _paced_chunks(call.body.chunks, self._pace.bytes_)
         headers = self._signer.sign(call.method, target, [("host", self._host), *call.headers], digest)
         return await self._pool.request(call.method, target, headers, body, size=size, limit=call.limit, into=call.into)
 

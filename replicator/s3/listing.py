@@ -7,6 +7,8 @@ ended early without a word, or repeated their first page for ever).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from itertools import pairwise
+from operator import lt
 
 from replicator.errors import UntrustworthyListing
 from replicator.model import Listed
@@ -64,10 +66,11 @@ async def list_page(
 
 
 def _check_order(client: S3Client, entries: list[Listed], last: str | None) -> None:
-    for entry in entries:
-        if last is not None and entry.key <= last:
-            raise _doubt(client, f"has {entry.key!r} after {last!r}: not in the order of keys, or repeated")
-        last = entry.key
+    keys = [entry.key for entry in entries]
+    before = keys if last is None else [last, *keys]
+    if not all(map(lt, before, before[1:])):
+        one, other = next((a, b) for a, b in pairwise(before) if not a < b)
+        raise _doubt(client, f"has {other!r} after {one!r}: not in the order of keys, or repeated")
 
 
 def _doubt(client: S3Client, reason: str) -> UntrustworthyListing:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient
 from replicator.s3.client import Endpoint, Retry, S3Client
 from replicator.s3.credentials import ChainKeys, keys_for
+from replicator.s3.pace import Limits
 from replicator.s3.store import S3Store
 from replicator.settings import Settings, Side
 
@@ -35,6 +36,7 @@ async def open_store(
     *,
     concurrency: int,
     retry: Retry | None = None,
+    limits: Limits | None = None,
     read_secret: Callable[[str], str] | None = None,
 ) -> AsyncIterator[S3Store]:
     """The store of one side; its connections are closed at the end. Raises ConfigurationError."""
@@ -47,6 +49,7 @@ async def open_store(
         refresh=keys.refresh if isinstance(keys, ChainKeys) else None,
         concurrency=concurrency,
         retry=retry,
+        pace=limits.at(endpoint.url) if limits is not None else None,
         tls=_tls(side) if endpoint.url.startswith("https") else None,
     )
     async with client:
@@ -54,15 +57,23 @@ async def open_store(
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[tuple[S3Store, list[S3Store]]]:
-    """Source and targets, each proved to be reachable and listable. Raises ConfigurationError."""
+async def open_stores(
+    settings: Settings, *, limits: Limits | None = None
+) -> AsyncIterator[tuple[S3Store, list[S3Store]]]:
+    """Source and targets. limits: what their endpoints may be asked. Raises ConfigurationError."""
     async with AsyncExitStack() as stack:
-        stores = []
-        for side in (settings.source, *settings.targets):
-            await check(side)
-            opened = open_store(side, concurrency=2 * settings.concurrency)
-            stores.append(await stack.enter_async_context(opened))
+        concurrency = 2 * settings.concurrency
+        stores = [
+            await stack.enter_async_context(open_store(side, concurrency=concurrency, limits=limits))
+            for side in (settings.source, *settings.targets)
+        ]
         yield stores[0], stores[1:]
+
+
+async def check_sides(settings: Settings) -> None:
+    """Proves that source and targets can be reached and listed. Raises ConfigurationError."""
+    for side in (settings.source, *settings.targets):
+        await check(side)
 
 
 async def check(side: Side) -> None:

@@ -26,7 +26,7 @@ from replicator.s3.connection import Response
 from replicator.s3.headers import state_of, write_headers
 from replicator.s3.listing import list_objects, list_page
 from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
-from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Write, Written
+from replicator.store import Body, Fetched, Load, ObjectStore, Pin, Span, Write, Written
 
 TAGGING_FAILURES = 3
 """How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
@@ -51,6 +51,11 @@ class S3Store:
     @property
     def clock_skew(self) -> float:
         return self.client.skew
+
+    @property
+    def load(self) -> Load:
+        limit = self.client.limit
+        return Load(self.client.sent, limit.throttled, int(limit.limit))
 
     async def check(self) -> None:
         await self._first_entry("")
@@ -113,8 +118,8 @@ class S3Store:
             if error.code != "NoSuchKey":  # a bare 404 may be about the bucket
                 raise
 
-    def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
-        return list_objects(self.client, self.prefix, after=after)
+    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[list[Listed]]:
+        return list_objects(self.client, self.prefix, after=after, page_size=page_size)
 
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
         query = encode_query(tagging="", **({"versionId": version_id} if version_id else {}))

@@ -1,4 +1,4 @@
-"""Adaptive concurrency of one endpoint: additive increase, multiplicative decrease (AIMD)."""
+"""Adaptive concurrency of one endpoint: additive increase, multiplicative decrease (AIMD); and its retry budget."""
 
 from __future__ import annotations
 
@@ -65,3 +65,28 @@ class AdaptiveLimit:
             if not place.done():
                 place.set_result(None)
                 self.in_flight += 1
+
+
+RETRIES = 200
+"""Retries that may be made without a success."""
+
+EARNED = 0.5
+"""Retries that a success allows."""
+
+
+class RetryBudget:
+    """Tells a few failures among many successes, which are best tried again soon, from a service that is down."""
+
+    def __init__(self) -> None:
+        self._left = float(RETRIES)
+
+    def earn(self) -> None:
+        """A request was served."""
+        self._left = min(RETRIES, self._left + EARNED)
+
+    def spend(self) -> bool:
+        """A request is to be tried again: whether that is within the budget. If not, it should wait for long."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

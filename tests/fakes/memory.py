@@ -19,7 +19,7 @@ from replicator.errors import (
 )
 from replicator.model import STAMP, Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part, composite_etag
-from replicator.store import Body, Fetched, ObjectStore, Pin, Span, Stream, Write, Written
+from replicator.store import Body, Fetched, Load, ObjectStore, Pin, Span, Stream, Write, Written
 
 Step = Callable[[str, str], Awaitable[None]]
 
@@ -116,6 +116,10 @@ class MemoryStore:
     def clock_skew(self) -> float:
         return 0.0
 
+    @property
+    def load(self) -> Load:
+        return Load()
+
     async def check(self) -> None:
         await self._before("ListObjectsV2", "")
 
@@ -173,11 +177,11 @@ class MemoryStore:
         self.bucket.objects.pop(key, None)
         await self._after("DeleteObject", key)
 
-    async def list_pages(self, *, after: str = "") -> AsyncIterator[list[Listed]]:
+    async def list_pages(self, *, after: str = "", page_size: int = 3) -> AsyncIterator[list[Listed]]:
         last = after
         while True:
             await self._before("ListObjectsV2", "")
-            keys = sorted(key for key in self.bucket.objects if key > last or (last == "" and after == ""))[:3]
+            keys = sorted(key for key in self.bucket.objects if key > last or (last == "" and after == ""))[:page_size]
             keys = [key for key in keys if not last or key > last]
             if not keys:
                 return

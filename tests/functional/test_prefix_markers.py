@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from replicator.bulk.engine import Migration, Plan
-from replicator.bulk.report import NoReport
+from replicator.bulk.plan import Plan
 from replicator.bulk.tally import Tally
 from replicator.converge import Converger
 from replicator.errors import Refused
 from replicator.model import Attributes, Deletes
 from tests.fakes.memory import MemoryStore
+from tests.runs import migration
 from tests.servers.lab import boto_client, new_bucket, open_store
 
 SERVERS = ["moto_endpoint", "rgw_endpoint"]
@@ -67,7 +67,8 @@ def buckets(boto):
 
 async def migrate(source, target, **plan):
     tally = Tally()
-    await Migration(source, [target], Plan(**plan), report=NoReport(), tally=tally).run()
+    async with migration(source, [target], Plan(**plan), tally=tally) as run:
+        await run.run()
     return tally
 
 

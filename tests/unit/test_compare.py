@@ -205,7 +205,7 @@ IN_SYNC = {
 @pytest.mark.parametrize("row", IN_SYNC.values(), ids=IN_SYNC.keys())
 def test_listings_are_believed_only_where_they_prove_equality(row):
     source, target, skew, changed_since, expected = row
-    assert listed_in_sync(source, target, skew=skew, changed_since=changed_since) is expected
+    assert listed_in_sync(source, target, skew, changed_since) is expected
 
 
 class Summing(MemoryStore):

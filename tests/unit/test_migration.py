@@ -8,14 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.bulk.engine import MOST_PASSES, Migration, Plan
+from replicator.bulk.engine import MOST_PASSES
 from replicator.bulk.filters import KeyFilter, Rule
+from replicator.bulk.plan import Plan
 from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, SourceKeepsChanging, StoreError, Transient
 from replicator.model import Attributes, Deletes, Did, Evidence, MiB
 from replicator.store import Write
 from tests.fakes.memory import Bucket, MemoryStore, Quirks
+from tests.runs import migration
 
 BEGAN = 1_000_000.0
 LONG_AGO = BEGAN - 10_000
@@ -103,8 +105,11 @@ def keys_of(place):
 async def migrate(source, *targets, **plan):
     """One run as a process of its own; its tally and report."""
     lines, tally = Lines(), Tally()
-    run = Migration(source, targets, Plan(**{"concurrency": 4, **plan}), report=lines, tally=tally, clock=lambda: BEGAN)
-    await run.run()
+    concurrency = plan.pop("concurrency", 4)
+    async with migration(
+        source, targets, Plan(**plan), concurrency=concurrency, report=lines, tally=tally, clock=lambda: BEGAN
+    ) as run:
+        await run.run()
     return run, tally, lines
 
 

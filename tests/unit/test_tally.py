@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from replicator.bulk.tally import WRITES, Tally
+from replicator.bulk.tasks import Counts, Pulse
 from replicator.errors import AccessDenied
 from replicator.model import Did, Outcome
 
@@ -43,23 +46,25 @@ def test_every_outcome_is_a_write_a_failure_or_neither():
 
 def test_a_failure_is_only_a_failure():
     tally = tally_of(failure(), failure())
-    assert (tally.failed, tally.written, tally.pass_writes, tally.bytes) == (2, 0, 0, 0)
+    assert (tally.written, tally.pass_writes, tally.bytes) == (0, 0, 0)
     assert not tally.did
 
 
 def test_failures_of_the_last_pass_alone_count():
-    tally = tally_of(failure(), failure())
+    tally = tally_of()
+    tally.counts.add(Counts(failed=2))
     tally.start_pass()
-    tally.add(failure())
-    assert (tally.failed, tally.passes) == (1, 2)
+    tally.counts.add(Counts(failed=1))
+    assert (tally.failed, tally.failed_before, tally.passes) == (1, 2, 2)
 
 
 def test_a_pass_begins_with_its_own_counts_and_keeps_those_of_the_run():
     tally = tally_of(outcome(Did.COPIED, bytes=5, not_kept=("tags",)))
-    tally.compared, tally.extra, tally.found_objects, tally.found_bytes, tally.worked_bytes = 1, 2, 3, 4, 5
+    tally.counts.add(Counts(source=1, targets=[3], extra=[2]))
+    tally.pulse(Pulse(listed=3, found=4, worked=5))
     tally.listing_done = True
     tally.start_pass()
-    assert (tally.compared, tally.extra, tally.found_objects, tally.found_bytes, tally.worked_bytes) == (0,) * 5
+    assert (tally.compared, tally.extra, tally.listed, tally.found_bytes, tally.worked_bytes) == (0,) * 5
     assert (tally.pass_writes, tally.listing_done) == (0, False)
     assert (tally.written, tally.bytes, tally.not_kept) == (1, 5, {"tags": 1})
 
@@ -81,3 +86,11 @@ def test_losses_are_counted_by_kind_whatever_the_name_in_the_metadata():
     losses = ("metadata colour", "metadata name a_b", "tags", "storage class GLACIER", "website-redirect")
     tally = tally_of(outcome(Did.COPIED, not_kept=losses), outcome(Did.IN_SYNC, not_kept=("tags",)))
     assert tally.not_kept == {"metadata": 2, "tags": 2, "storage class GLACIER": 1, "website-redirect": 1}
+
+
+def test_a_run_that_goes_on_knows_what_it_has_done():
+    tally = tally_of(outcome(Did.COPIED, bytes=5, not_kept=("tags",)), outcome(Did.IN_SYNC))
+    tally.counts.add(Counts(source=7, targets=[3, 4], extra=[0, 1], failed=2))
+    again = Tally()
+    again.restore(json.loads(json.dumps(tally.to_json())))
+    assert again == tally

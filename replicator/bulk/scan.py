@@ -1,0 +1,115 @@
+"""One range on its way through a worker: listed on all sides, cut into stretches, settled in the order of keys."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from replicator.bulk.prefetch import prefetch
+from replicator.bulk.tasks import Counts, Range
+from replicator.diff import Row, Stretch, align_pages
+from replicator.store import ObjectStore
+
+MOST_OPEN = 1000
+"""Stretches that may wait for one before them whose objects take long; a stretch has up to 1,000 keys a side."""
+
+
+@dataclass(slots=True)
+class Open:
+    """A stretch that is being worked on. left: rows that are not done yet."""
+
+    through: str
+    counts: Counts
+    left: int
+
+
+class Scan:
+    """Lists a range; may be told to end earlier while it runs.
+
+    position: the key up to which everything has been listed. pages: stretches listed.
+    """
+
+    def __init__(self, source: ObjectStore, targets: Sequence[ObjectStore], wanted: Range) -> None:
+        self._source = source
+        self._targets = targets
+        self._open: deque[Open] = deque()
+        self._room = asyncio.Event()
+        self._counts = Counts()
+        self._through: str | None = None
+        self._idle = asyncio.Event()
+        self._after = wanted.after
+        self.upto = wanted.upto
+        self.position = wanted.after
+        self.pages = 0
+        self.listed_all = False
+
+    async def run(
+        self, sort_out: Callable[[Stretch], tuple[Counts, list[Row]]], give: Callable[[Row, Open], Awaitable[None]]
+    ) -> None:
+        """Lists to the end of the range, and returns when all rows are done.
+
+        sort_out: what was seen in a stretch, and the rows that need work. give: hands over one of them; `done` is
+        called when it is done. Raises the StoreError of a listing that failed, before the rows at hand are done.
+        """
+        async for stretch in self._stretches():
+            counts, rows = sort_out(stretch)
+            opened = Open(stretch.through, counts, len(rows))
+            self._open.append(opened)
+            for row in rows:
+                await give(row, opened)
+            self._settle()
+            while len(self._open) > MOST_OPEN:
+                self._room.clear()
+                await self._room.wait()
+        self.listed_all = True
+        while self._open:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def done(self, opened: Open, failed: int) -> None:
+        """A row of a stretch is done; failed: at how many targets it is not as it should be."""
+        opened.left -= 1
+        opened.counts.failed += failed
+        if opened.left == 0:
+            self._settle()
+
+    def take_settled(self) -> tuple[str, Counts] | None:
+        """The key up to which everything is done, and what was seen since the last call; None if that is nothing."""
+        if self._through is None:
+            return None
+        settled = self._through, self._counts
+        self._through, self._counts = None, Counts()
+        return settled
+
+    def shorten(self, at: str) -> bool:
+        """Ends the range at `at`, if that is still ahead."""
+        if self.listed_all or at <= self.position or (self.upto is not None and at >= self.upto):
+            return False
+        self.upto = at
+        return True
+
+    async def _stretches(self) -> AsyncIterator[Stretch]:
+        sides = [prefetch(store.list_pages(after=self._after)) for store in (self._source, *self._targets)]
+        try:
+            async for stretch in align_pages(sides[0], sides[1:]):
+                if self.upto is not None and stretch.through >= self.upto:
+                    self.position = self.upto
+                    yield stretch.upto(self.upto)
+                    return
+                self.position = stretch.through
+                self.pages += 1
+                yield stretch
+        finally:
+            for side in sides:
+                await side.aclose()
+
+    def _settle(self) -> None:
+        while self._open and self._open[0].left == 0:
+            opened = self._open.popleft()
+            self._through = opened.through
+            self._counts.add(opened.counts)
+        self._room.set()
+        if not self._open:
+            self._idle.set()

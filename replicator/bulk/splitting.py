@@ -1,0 +1,83 @@
+"""Finds a key at which what is left of a range can be cut in two, by asking the store for single keys.
+
+Nothing is assumed about keys: neither '/', nor ASCII, nor that they are spread evenly. What is left lies after a known
+key; the shortest prefix of that key which not all of the rest share is where the keys branch. The branches are
+found one by one, and the range is cut at the first key of the middle one: a key that exists, so that no store has to
+understand an invented one. A poor cut does no harm, as what turns out to be long is cut again.
+"""
+
+from __future__ import annotations
+
+from replicator.errors import StoreError
+from replicator.store import ObjectStore
+
+LAST = "\U0010fffd"
+"""Sorts after every character that stores take in practice: a prefix followed by it is beyond all keys that have it."""
+
+MOST_BRANCHES = 24
+"""Branches that are looked at before one of them is chosen."""
+
+LONGEST = 1000
+"""Bytes of a key to start after: S3 takes 1,024."""
+
+
+async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | None:
+    """A key of the store after `after` and before `upto`, about in the middle; None if there is no good one.
+
+    Asks for some twenty single keys, in turn. Raises StoreError.
+    """
+    probe = _Probe(store, upto)
+    length = await probe.shared(after)
+    if length is None:
+        return None
+    branches: list[str] = []
+    base, character = after[:length], after[length]
+    while len(branches) < MOST_BRANCHES:
+        key = await probe.first_beyond(base + character)
+        if key is None or len(key) <= length:
+            break
+        branches.append(key)
+        character = key[length]
+    return branches[(len(branches) - 1) // 2] if branches else None
+
+
+async def honours_start(store: ObjectStore, after: str) -> bool:
+    """Whether the store's listings can begin in the middle: every range but the first one needs that."""
+    try:
+        async for _ in store.list_pages(after=after, page_size=1):
+            break
+    except StoreError:
+        return False
+    return True
+
+
+class _Probe:
+    def __init__(self, store: ObjectStore, upto: str | None) -> None:
+        self._store = store
+        self._upto = upto
+
+    async def first_beyond(self, prefix: str) -> str | None:
+        """The first key before the end of the range that sorts after all keys with this prefix."""
+        start = prefix + LAST
+        if len(start.encode("utf-8", "replace")) > LONGEST:
+            return None
+        async for page in self._store.list_pages(after=start, page_size=1):
+            key = page[0].key if page else None
+            return key if key is not None and (self._upto is None or key < self._upto) else None
+        return None
+
+    async def shared(self, after: str) -> int | None:
+        """How many characters of `after` all the remaining keys share; None if no key is beyond all that share it.
+
+        The longer a prefix, the more keys are beyond it: so the boundary is found by halving.
+        """
+        low, high = 0, len(after)
+        if not after or await self.first_beyond(after) is None:
+            return None
+        while low < high - 1:
+            middle = (low + high) // 2
+            if await self.first_beyond(after[:middle]) is None:
+                low = middle
+            else:
+                high = middle
+        return low

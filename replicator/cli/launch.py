@@ -1,0 +1,67 @@
+"""Starts what a run consists of: limits that processes share, worker processes or a worker of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from replicator.bulk.crew import Crew, LocalCrew
+from replicator.bulk.jobs import MigrationJob
+from replicator.bulk.plan import Plan
+from replicator.bulk.processes import ProcessCrew, fork_workers
+from replicator.bulk.worker import Send, Worker
+from replicator.cli.options import loop_factory
+from replicator.model import MiB
+from replicator.s3.opening import open_stores
+from replicator.s3.pace import Limits
+from replicator.settings import Settings
+
+LEAST_MEMORY = 16 * MiB
+"""Bytes of objects that a process holds at once in any case."""
+
+
+def cpus() -> int:
+    """The CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def shared_limits(settings: Settings) -> Iterator[Limits | None]:
+    """What the endpoints may be asked, in a place that all processes share; None for as much as they bear."""
+    if settings.max_rps is None and settings.bandwidth is None:
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="replicator-") as directory:
+        yield Limits(Path(directory), settings.max_rps, settings.bandwidth)
+
+
+@contextmanager
+def open_crew(settings: Settings, plan: Plan, limits: Limits | None, *, name_in_sync: bool) -> Iterator[Crew]:
+    """The workers of a run, which share its concurrency and memory. Call it before there is an event loop."""
+    count = min(settings.processes, settings.concurrency)
+    mine = replace(
+        settings,
+        concurrency=-(-settings.concurrency // count),
+        memory=max(LEAST_MEMORY, settings.memory // count),
+    )
+    opening = partial(open_worker, mine, plan, limits, name_in_sync)
+    if count == 1:
+        yield LocalCrew(opening)
+        return
+    with fork_workers(count, opening, loop_factory()) as forked:
+        yield ProcessCrew(forked)
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: Settings, plan: Plan, limits: Limits | None, name_in_sync: bool, send: Send
+) -> AsyncIterator[Worker]:
+    """A worker with stores of its own."""
+    async with open_stores(settings, limits=limits) as (source, targets):
+        job = MigrationJob(source, targets, plan, memory=settings.memory, name_in_sync=name_in_sync)
+        yield Worker(source, targets, job, send, concurrency=settings.concurrency)
