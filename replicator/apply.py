@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from replicator.compare import compare, compare_attributes
 from replicator.copying import Copier
 from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do
-from replicator.errors import Archived, ChangedMeanwhile, StoreError, Unproven, Unsupported
+from replicator.errors import Archived, ChangedMeanwhile, Rejected, StoreError, Unproven, Unsupported
 from replicator.model import Did, Evidence, ObjectState, Observed, Tags, Verdict
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
@@ -34,10 +34,14 @@ class Progress:
 
 
 class Applier:
-    """Writes to targets. Errors of a target are noted in its Progress; those of the source are raised."""
+    """Writes to targets. Errors of a target are noted in its Progress; those of the source are raised.
 
-    def __init__(self, copier: Copier) -> None:
+    trash: what the keys of deleted objects begin with where they are kept at the target; "" to delete for good.
+    """
+
+    def __init__(self, copier: Copier, *, trash: str = "") -> None:
         self._copier = copier
+        self._trash = trash
 
     async def copy_unseen(self, key: str, size: int, progress: Sequence[Progress]) -> Observed:
         """Copies a small object known only from a listing to targets that do not list it; what was copied.
@@ -64,12 +68,26 @@ class Applier:
     async def amend(self, key: str, source: Observed | None, target: Observed | None, one: Progress) -> None:
         """Carries out a DELETE, TAGS or METADATA action. Raises StoreError."""
         if source is None:
+            if self._trash and target is not None:
+                await self._keep(key, target, one)
             await one.publisher.target.delete(key)
             one.did, one.wrote, one.evidence = Did.DELETED, one.action, None
         elif one.action is not None and one.action.do is Do.TAGS:
             await self._amend_tags(key, source.tags, one, one.action)
         elif target is not None:
             await self._amend_metadata(key, source, target, one)
+
+    async def _keep(self, key: str, target: Observed, one: Progress) -> None:
+        """Copies an object that is to be deleted into the trash. Raises StoreError when that cannot be done."""
+        store, to = one.publisher.target, self._trash + key
+        stamp = target.state.stamp or target.state.etag  # with one, a store that changes ETags may do so
+        result = await copy_server_side(store, key, target, one.publisher, to=to, stamp=stamp)
+        if isinstance(result, Exception):
+            raise result
+        if result is None:
+            raise Rejected("CopyObject", to, "could not be moved to the trash, and was not deleted")
+        if one.action is not None:
+            one.action = replace(one.action, reason=f"{one.action.reason}, moved to {to}")
 
     async def _amend_tags(self, key: str, tags: Tags, one: Progress, action: Action) -> None:
         if await self._tag(key, tags, one.publisher):

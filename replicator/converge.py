@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from replicator.apply import Applier, Progress
 from replicator.budget import ByteBudget
 from replicator.copying import SMALL, Copier
-from replicator.decide import TAGS, Action, Do, Limits, decide
+from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do, Limits, decide
 from replicator.diff import Row
 from replicator.errors import (
     ChangedMeanwhile,
@@ -64,6 +64,7 @@ class Converger:
     deletes: what to do at the targets when the source's object is gone. budget: bytes in memory for all keys.
     resume_from: size in bytes from which interrupted uploads are taken up again.
     confirm: ask the source again after every write. A bulk run may leave that to its next pass, for new keys.
+    trash: prefix at the targets that takes what is deleted, "" for none.
     """
 
     def __init__(
@@ -75,15 +76,17 @@ class Converger:
         budget: ByteBudget | None = None,
         confirm: bool = True,
         resume_from: int = RESUME_FROM,
+        trash: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.source = source
         self.publishers = [Publisher(target) for target in targets]
         self.deletes = deletes
         self.confirm = confirm
-        self._applier = Applier(Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from))
+        copier = Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from)
+        self._applier = Applier(copier, trash=trash)
         self._clock = clock
-        self._server_side = any(target.can_copy_from(source) for target in targets)
+        self._server_side = [target.can_copy_from(source) for target in targets]
 
     async def converge(self, key: str, listed: Row | None = None, *, seconds: float | None = None) -> list[Outcome]:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
@@ -104,21 +107,32 @@ class Converger:
         taken = self._clock() - started
         return [_outcome(key, one, taken) for one in progress]
 
-    async def look(self, key: str) -> list[Action]:
-        """What converge would do for each target now. Changes nothing. Raises StoreError."""
+    async def look(self, key: str) -> tuple[Observed | None, list[Action]]:
+        """The source's object, and what converge would do for each target now. Changes nothing. Raises StoreError."""
         source = await self._observe_source(key)
         targets = [await self._observe_target(key, publisher) for publisher in self.publishers]
-        return [decide(source, target, deletes=self.deletes) for target in targets]
+        return source, [decide(source, target, deletes=self.deletes) for target in targets]
 
     async def _copy_unseen(self, key: str, listed: Row, progress: list[Progress]) -> bool:
-        """The short way for a small new object in a bulk run: GET and PUT. False if the long way is to be gone."""
+        """The short way for a new object in a bulk run: GET and PUT, or HEAD and COPY inside one service.
+
+        False if the long way is to be gone.
+        """
         entry = listed.source
-        if self.confirm or self._server_side or entry is None or any(listed.targets):
-            return False
-        if entry.size > SMALL or parts_of(entry.etag) is not None:
+        if self.confirm or entry is None or any(listed.targets):
             return False
         try:
-            observed = await self._applier.copy_unseen(key, entry.size, progress)
+            if all(self._server_side):
+                observed = await self._observe_source(key)
+                if observed is None:
+                    return False
+                for one in progress:
+                    one.action = NOT_AT_TARGET
+                await self._applier.copy(key, observed, progress)
+            elif any(self._server_side) or entry.size > SMALL or parts_of(entry.etag) is not None:
+                return False
+            else:
+                observed = await self._applier.copy_unseen(key, entry.size, progress)
         except LOOK_AGAIN:
             return False
         if any(isinstance(one.error, LOOK_AGAIN) for one in progress):

@@ -132,7 +132,8 @@ class Outcome:
 
     did: what was done. reason: why, in the words of decide or of the error. evidence: what proves that the target
     is equal now. bytes: sent to the target. seconds: spent. not_kept: what the target could not hold, each in
-    words. failure: the error, when did is FAILED. time is not part of equality.
+    words. parts: of the source's object, where it was only looked at. failure: the error, when did is FAILED. time is
+    not part of equality.
     """
 
     key: str
@@ -143,4 +144,5 @@ class Outcome:
     bytes: int = 0
     seconds: float = field(default=0.0, compare=False)
     not_kept: tuple[str, ...] = ()
+    parts: int = 1
     failure: Exception | None = field(default=None, compare=False)

@@ -21,16 +21,17 @@ async def copy_server_side(
     observed: Observed,
     publisher: Publisher,
     *,
+    to: str | None = None,
     stamp: str | None = None,
 ) -> Copied | Exception | None:
-    """Copies `observed` from `source` with its attributes and tags, keeping its layout.
+    """Copies `observed` from `source` with its attributes and tags, keeping its layout. to: another key for the copy.
 
     Returns None where the service cannot or will not do that, or would change the ETag: then bytes are to be moved.
     A result with 0 bytes: none passed through us. stamp: as Write has it; with one the ETag may change.
     """
     if not publisher.target.can_copy_from(source):
         return None
-    copy = _ServerSideCopy(source, key, observed.state, publisher.target)
+    copy = _ServerSideCopy(source, key, observed.state, publisher.target, key if to is None else to)
     try:
         proved, lost = await publisher.until_accepted(write_of(observed, stamp=stamp), copy.run)
     except (AccessDenied, Unsupported, Rejected, Corrupted):
@@ -45,11 +46,12 @@ async def copy_server_side(
 class _ServerSideCopy:
     """One object on its way inside a service."""
 
-    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore) -> None:
+    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore, to: str) -> None:
         self.source = source
         self.key = key
         self.state = state
         self.target = target
+        self.to = to
 
     async def run(self, write: Write) -> bool:
         """Copies; whether the copy is proved: by an equal ETag, or by a stamp, which says that it may differ."""
@@ -60,34 +62,34 @@ class _ServerSideCopy:
     async def _whole(self, write: Write) -> bool:
         if self.state.size > MAX_SINGLE:
             return False
-        written = await self.target.copy(self.source, self.key, self.key, pin_of(self.state), write)
+        written = await self.target.copy(self.source, self.key, self.to, pin_of(self.state), write)
         return await self._proved(write, written.etag)
 
     async def _proved(self, write: Write, etag: str = "") -> bool:
-        etag = etag or (await self.target.head(self.key)).etag
+        etag = etag or (await self.target.head(self.to)).etag
         return etag == self.state.etag or write.stamp is not None
 
     async def _in_parts(self, write: Write) -> bool:
         cut = await find_cut(self.source, self.key, self.state)
         if cut.layout is None or not (cut.keeps_etag or write.stamp):
             return False
-        upload = await self.target.create_upload(self.key, write)
+        upload = await self.target.create_upload(self.to, write)
         try:
             etags = await self._parts(upload, cut.layout)
             if write.stamp is None and composite_etag(etags) != self.state.etag:
                 raise Corrupted("UploadPartCopy", self.key, "the parts do not make up the source's ETag")
             await self._complete(upload, etags)
         except BaseException:
-            await asyncio.shield(self.target.abort_upload(self.key, upload))
+            await asyncio.shield(self.target.abort_upload(self.to, upload))
             raise
         return await self._proved(write)
 
     async def _complete(self, upload: str, etags: list[str]) -> None:
         """Completes; an upload that is gone may have been completed by a request whose answer was lost."""
         try:
-            await self.target.complete_upload(self.key, upload, etags)
+            await self.target.complete_upload(self.to, upload, etags)
         except NoSuchUpload:
-            if (await self.target.head(self.key)).etag != composite_etag(etags):
+            if (await self.target.head(self.to)).etag != composite_etag(etags):
                 raise
 
     async def _parts(self, upload: str, layout: Layout) -> list[str]:
@@ -96,7 +98,7 @@ class _ServerSideCopy:
 
         async def work(parts: Iterator[Part]) -> None:
             for part in parts:
-                etags[part.number] = await self.target.copy_part(self.key, upload, part, self.source, self.key, pin)
+                etags[part.number] = await self.target.copy_part(self.to, upload, part, self.source, self.key, pin)
 
         shared = iter(layout)
         await run_workers(min(PARALLEL_PARTS, len(layout)), lambda: work(shared))

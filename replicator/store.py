@@ -82,6 +82,16 @@ class Fetched:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """An unfinished upload. initiated: the store's time. initiator: as the store names it, "" when it does not."""
+
+    key: str
+    id: str
+    initiated: float
+    initiator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """What a store's service has had to bear. sent: bytes of bodies. throttled: requests it refused as too many.
 
@@ -180,10 +190,13 @@ class ObjectStore(Protocol):
         """Stores a part copied by the server from a range of an object there; its ETag."""
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:
-        """The parts stored so far, by number; each with size, ETag and the upload's storage class.
+        """The parts stored so far, by number; each with size, ETag, time and the upload's storage class.
 
         Raises NoSuchUpload.
         """
+
+    def pending_uploads(self, prefix: str = "") -> AsyncIterator[PendingUpload]:
+        """Unfinished uploads of keys that start with `prefix`. Raises Transient if the listing does not advance."""
 
     async def list_uploads(self, key: str) -> list[str]:
         """Ids of unfinished uploads of exactly this key, newest first."""

@@ -94,7 +94,7 @@ class Migration:
         try:
             if self._keys is not None:
                 self.tally.start_pass()
-                await self._converge_keys(self._keys)
+                await self._converge_keys(self._keys, done=self._count)
             else:
                 await self._passes()
             self._checkpoint.finish()
@@ -206,6 +206,9 @@ class Migration:
                 _, batch = self._posted.pop(message.id)
                 if done is not None:
                     done(batch)
+
+    def _count(self, keys: Sequence[str]) -> None:
+        self.tally.counts.source += len(keys)
 
     def _with_room(self) -> int | None:
         """The worker with the fewest batches, if it could do with one more."""

@@ -26,7 +26,8 @@ from replicator.converge import DONE, Converger
 from replicator.decide import NOT_AT_TARGET, Do
 from replicator.diff import Row, Stretch, merge_sorted
 from replicator.errors import ReplicatorError
-from replicator.model import Deletes, Did, Evidence, Outcome
+from replicator.model import Deletes, Did, Evidence, Listed, ObjectState, Outcome
+from replicator.multipart import parts_of
 from replicator.store import ObjectStore
 
 
@@ -63,7 +64,14 @@ class MigrationJob:
         self._targets = targets
         self._plan = plan
         self._name_in_sync = name_in_sync
-        self._converger = Converger(source, targets, deletes=plan.deletes, budget=ByteBudget(memory), confirm=False)
+        self._converger = Converger(
+            source,
+            targets,
+            deletes=plan.deletes,
+            budget=ByteBudget(memory),
+            confirm=plan.one_look,
+            trash=plan.trash,
+        )
 
     def sort_out(self, during: Pass, stretch: Stretch) -> SortedOut:
         """Sorts by the table above."""
@@ -99,15 +107,15 @@ class MigrationJob:
 
     async def _would(self, row: Row) -> list[Outcome]:
         """The outcomes that converge would have, by looking only."""
-        size = row.source.size if row.source is not None else 0
-        if row.source is not None and not any(row.targets):
-            actions = [NOT_AT_TARGET] * len(self._targets)
-        else:
+        known: Listed | ObjectState | None = row.source
+        actions = [NOT_AT_TARGET] * len(self._targets)
+        if known is None or any(row.targets):
             try:
-                actions = await self._converger.look(row.key)
+                source, actions = await self._converger.look(row.key)
             except ReplicatorError as error:
                 failed = (Did.FAILED, str(error))
                 return [Outcome(row.key, store.name, *failed, failure=error) for store in self._targets]
+            known = source.state if source is not None else None
         return [
             Outcome(
                 row.key,
@@ -115,8 +123,9 @@ class MigrationJob:
                 DONE[action.do],
                 action.reason,
                 action.evidence,
-                bytes=size if action.do is Do.COPY else 0,
+                bytes=known.size if known is not None and action.do is Do.COPY else 0,
                 not_kept=action.not_kept,
+                parts=(parts_of(known.etag) if known is not None else None) or 1,
             )
             for store, action in zip(self._targets, actions, strict=True)
         ]

@@ -26,6 +26,18 @@ class NoReport:
         """Does nothing."""
 
 
+class Reports:
+    """Several in one."""
+
+    def __init__(self, *reports: Report) -> None:
+        self._reports = reports
+
+    def add(self, outcome: Outcome) -> None:
+        """Notes the outcome in each."""
+        for report in self._reports:
+            report.add(outcome)
+
+
 class JsonlReport:
     """Writes {"key", "target", "action", "reason", "evidence", "bytes", "seconds", "not_kept", "error"} lines."""
 

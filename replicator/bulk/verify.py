@@ -77,7 +77,7 @@ class Verification:
     async def _compare(self, row: Row) -> None:
         self._tally.counts.source += 1
         try:
-            actions = await self._looker.look(row.key)
+            _, actions = await self._looker.look(row.key)
         except ReplicatorError as error:
             self._findings.failed += len(self._targets)
             for store in self._targets:

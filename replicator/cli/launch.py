@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from replicator.bulk.plan import Plan
 from replicator.bulk.processes import ProcessCrew, fork_workers
 from replicator.bulk.worker import Send, Worker
 from replicator.cli.options import loop_factory
+from replicator.errors import ConfigurationError
 from replicator.model import MiB
 from replicator.s3.opening import open_stores
 from replicator.s3.pace import Limits
@@ -28,6 +30,19 @@ LEAST_MEMORY = 16 * MiB
 def cpus() -> int:
     """The CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def trash_of(text: str | None) -> tuple[str, str]:
+    """The prefix of --trash, which a run leaves alone, and the one below it for this run. Raises ConfigurationError.
+
+    What is deleted in one run must not replace what was deleted in another.
+    """
+    if text is None:
+        return "", ""
+    prefix = text.strip("/")
+    if not prefix:
+        raise ConfigurationError(f"--trash {text!r}: give a prefix below the target")
+    return f"{prefix}/", f"{prefix}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}/"
 
 
 @contextmanager

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
-from replicator.bulk.checkpoint import Checkpoint, open_checkpoint
-from replicator.bulk.crew import Crew
-from replicator.bulk.engine import Migration
+from replicator.bulk.checkpoint import open_checkpoint
+from replicator.bulk.html import check_writable
 from replicator.bulk.plan import Plan
-from replicator.bulk.report import open_report
-from replicator.bulk.tally import Tally
-from replicator.cli.echo import EchoingReport
-from replicator.cli.launch import cpus, open_crew, shared_limits
+from replicator.cli.durations import parse_duration
+from replicator.cli.launch import cpus, open_crew, shared_limits, trash_of
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
@@ -26,12 +21,14 @@ from replicator.cli.options import (
     run_options,
     settings_from,
 )
-from replicator.cli.progress import progress
-from replicator.cli.summary import print_summary
-from replicator.errors import ConfigurationError, StoreError
-from replicator.model import Deletes, Did, Outcome
-from replicator.s3.opening import check_sides, open_stores
+from replicator.cli.run import Files, Run
+from replicator.errors import ConfigurationError
+from replicator.model import Deletes
 from replicator.settings import Settings
+
+HOUR = 3600.0
+
+FILE = click.Path(path_type=Path)
 
 
 @click.command(cls=FilteringCommand)
@@ -42,13 +39,15 @@ from replicator.settings import Settings
     metavar="N|P%",
     help="Delete no more than that, else nothing.  [default: 10% of a target's objects, or 100]",
 )
-@click.option("--trash", default="", metavar="PREFIX", help="Move there, below the target, instead of deleting.")
+@click.option("--trash", metavar="PREFIX", help="Move there, below the target, instead of deleting.")
 @click.option("--deep", is_flag=True, help="Look at every object: also finds changes of tags, which listings hide.")
+@click.option("--keys", type=FILE, help="Copy the keys in this file, one a line, instead of listing.")
+@click.option("--inventory", metavar="URL", help="Copy the keys of an S3 Inventory: s3://BUCKET/.../manifest.json.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
-@click.option(
-    "--state", type=click.Path(path_type=Path), help="A file that remembers what is done, if the run is cut off."
-)
+@click.option("--state", type=FILE, help="A file that remembers what is done, should the run be cut off.")
+@click.option("--abort-stale", metavar="AGE", help="At the end, abort our unfinished uploads that are older, as 7d.")
 @click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: the CPUs]")
+@click.option("--html", type=FILE, help="A page about the run, to look at.")
 @run_options
 def migrate(
     source: str | None,
@@ -56,10 +55,14 @@ def migrate(
     config: Path | None,
     delete: bool,
     max_delete: str | None,
-    trash: str,
+    trash: str | None,
     deep: bool,
+    keys: Path | None,
+    inventory: str | None,
     dry_run: bool,
     state: Path | None,
+    abort_stale: str | None,
+    html: Path | None,
     report: Path | None,
     **options: object,
 ) -> int:
@@ -75,29 +78,52 @@ def migrate(
     if delete:
         options["deletes"] = Deletes.MIRROR.value
     settings = settings_from(source, targets, config, options, processes=cpus())
-    trash = _trash(trash)
-    if dry_run and state is not None:
-        raise ConfigurationError("--state: a dry run leaves nothing behind to go on from")
+    by_keys = keys is not None or inventory is not None
+    _check_together(settings, keys, inventory, state, dry_run=dry_run)
+    bin_, put_by = trash_of(trash)
     plan = Plan(
         deletes=settings.deletes,
         dry_run=dry_run,
         deep=deep,
-        keys=key_filter(without=trash),
+        one_look=by_keys,
+        keys=key_filter(without=bin_),
         max_delete=parse_max_delete(max_delete) if max_delete is not None else MaxDelete(),
-        trash=trash,
+        trash=put_by,
     )
+    stale = _stale_age(abort_stale)
+    if html is not None:
+        check_writable(html)
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(state, _route(settings, plan)))
         limits = stack.enter_context(shared_limits(settings))
         crew = stack.enter_context(open_crew(settings, plan, limits, name_in_sync=report is not None))
-        return run_async(lambda: _Run(settings, plan, checkpoint, crew, report).run())
+        files = Files(report=report, html=html, keys=keys, inventory=inventory)
+        run = Run(settings, plan, checkpoint, crew, limits, files, stale)
+        return run_async(run.run)
 
 
-def _trash(text: str) -> str:
-    prefix = text.strip("/")
-    if text and not prefix:
-        raise ConfigurationError(f"--trash {text!r}: give a prefix below the target")
-    return f"{prefix}/" if prefix else ""
+def _check_together(
+    settings: Settings, keys: Path | None, inventory: str | None, state: Path | None, *, dry_run: bool
+) -> None:
+    """Raises ConfigurationError for options that contradict each other."""
+    if keys is not None and inventory is not None:
+        raise ConfigurationError("--keys and --inventory: give one of them")
+    option = "--keys" if keys is not None else "--inventory"
+    if (keys is not None or inventory is not None) and settings.deletes is Deletes.MIRROR:
+        raise ConfigurationError(f"{option} and --delete: a list of keys does not tell what the source lacks")
+    if (keys is not None or inventory is not None) and state is not None:
+        raise ConfigurationError(f"{option} and --state: only runs that list the source remember what is done")
+    if dry_run and state is not None:
+        raise ConfigurationError("--state and --dry-run: a dry run leaves nothing behind to go on from")
+
+
+def _stale_age(text: str | None) -> float | None:
+    age = parse_duration(text, "--abort-stale") if text is not None else None
+    if age is not None and age < HOUR:
+        raise ConfigurationError(
+            f"--abort-stale {text!r}: not less than 1h, which an upload may take"
+        )
+    return age
 
 
 def _route(settings: Settings, plan: Plan) -> str:
@@ -105,56 +131,3 @@ def _route(settings: Settings, plan: Plan) -> str:
     sides = [f"{side.location} at {side.endpoint or 'AWS'}" for side in (settings.source, *settings.targets)]
     words = [plan.deletes.value, *(["deep"] if plan.deep else []), *plan.keys.words]
     return f"{sides[0]} -> {', '.join(sides[1:])} ({', '.join(words)})"
-
-
-def _would(outcome: Outcome) -> str | None:
-    """What a dry run prints, as `aws s3 sync --dryrun` does."""
-    if outcome.did in (Did.IN_SYNC, Did.KEPT):
-        return None
-    return f"(dry run) {outcome.did.value}: {outcome.target}{outcome.key!a}: {outcome.reason}"
-
-
-def _failed(outcome: Outcome) -> str | None:
-    if outcome.did is not Did.FAILED:
-        return None
-    return f"replicator: failed: {outcome.key!a} at {outcome.target}: {outcome.reason}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """A run that is ready to go."""
-
-    settings: Settings
-    plan: Plan
-    checkpoint: Checkpoint
-    crew: Crew
-    report: Path | None
-
-    async def run(self) -> int:
-        """Runs to the end, and says how it went; the exit code."""
-        began = time.monotonic()
-        tally = Tally()
-        problem = ""
-        async with AsyncExitStack() as stack:
-            await check_sides(self.settings)
-            source, targets = await stack.enter_async_context(open_stores(self.settings))
-            goes_on = self.checkpoint.resume() is not None
-            lines = stack.enter_context(open_report(self.report, goes_on=goes_on))
-            crew = await stack.enter_async_context(self.crew)
-            await stack.enter_async_context(progress(tally))
-            echoing = EchoingReport(lines, _would) if self.plan.dry_run else EchoingReport(lines, _failed, err=True)
-            run = Migration(
-                source, targets, self.plan, crew=crew, checkpoint=self.checkpoint, report=echoing, tally=tally
-            )
-            try:
-                await run.run()
-            except StoreError as error:
-                problem = f"stopped: {error}"
-        if run.still_changing and not problem:
-            problem = f"the source was still changing in pass {tally.passes}: run again, or mirror it live"
-        print_summary(self.settings, tally, time.monotonic() - began, dry_run=self.plan.dry_run)
-        if not tally.compared and not problem:
-            click.echo(f"replicator: {source.name} lists no object: check the bucket and prefix", err=True)
-        if problem:
-            click.echo(f"replicator: {problem}", err=True)
-        return 1 if tally.failed or problem else 0

@@ -36,11 +36,13 @@ async def _lines(tally: Tally) -> None:
             "event": "progress",
             "pass": tally.passes,
             "seconds": round(seconds, 1),
+            "listed": tally.listed,
             "compared": tally.compared,
             "written": tally.written,
             "failed": tally.failed,
             "bytes": tally.bytes,
-            "bytes_per_second": round(tally.bytes / seconds),
+            "bytes_per_second": round(tally.sent / seconds),
+            "throttled": tally.throttled,
         }
         print(json.dumps(line), file=sys.stderr, flush=True)
 
@@ -59,9 +61,11 @@ async def _bar(tally: Tally) -> None:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("run", total=None, number=0, words="")
         while True:
-            words = f"{tally.compared:,} compared, {tally.written:,} written"
+            words = f"{tally.listed:,} listed, {tally.written:,} written"
             if tally.failed:
                 words += f", {tally.failed:,} failed"
+            if tally.throttled:
+                words += f", throttled {tally.throttled:,} times: {tally.limit} at once"
             total = tally.found_bytes if tally.listing_done else None
             bars.update(task, completed=tally.worked_bytes, total=total, number=tally.passes, words=words)
             await asyncio.sleep(REFRESH)

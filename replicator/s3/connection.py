@@ -49,6 +49,16 @@ class StaleConnection(ConnectionError):
     """A kept-alive connection turned out closed before a byte of the answer came: send it again at once."""
 
 
+SLICE = 256 * 1024
+"""Bytes of a large body that are encrypted at once: more would lie in memory a second time."""
+
+
+async def _slices(body: Data) -> AsyncIterator[Data]:
+    view = memoryview(body)
+    for start in range(0, len(view), SLICE):
+        yield view[start : start + SLICE]
+
+
 class Exchange:
     """One request and its answer on one connection; the parser calls it back."""
 
@@ -238,9 +248,11 @@ class Connection(asyncio.BufferedProtocol):
         if isinstance(body, Data):
             if size < 65536:
                 self.transport.write(b"".join((head, body)) if size else head)
-            else:
+                return
+            if self.transport.get_extra_info("ssl_object") is None:
                 self.transport.writelines([head, body])
-            return
+                return
+            body = _slices(body)
         self.transport.write(head)
         sent = 0
         async for chunk in body:

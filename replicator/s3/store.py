@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from urllib.parse import quote, unquote_plus
-from xml.etree.ElementTree import Element
 
 from replicator.errors import (
     ChangedMeanwhile,
@@ -25,8 +24,16 @@ from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
 from replicator.s3.connection import Response
 from replicator.s3.headers import state_of, write_headers
 from replicator.s3.listing import list_objects, list_page
-from replicator.s3.xml import MalformedXml, complete_multipart, local_name, parse, parse_tags, tagging, texts
-from replicator.store import Body, Fetched, Load, ObjectStore, Pin, Span, Write, Written
+from replicator.s3.uploads import document_of, list_uploads
+from replicator.s3.xml import (
+    complete_multipart,
+    local_name,
+    parse_tags,
+    tagging,
+    texts,
+    timestamp,
+)
+from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Write, Written
 
 TAGGING_FAILURES = 3
 """How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
@@ -201,14 +208,15 @@ class S3Store:
         while True:
             query = encode_query(part_number_marker=marker, uploadId=upload)
             response = await self._send("ListParts", "GET", key, query=query)
-            root = _document(response, "ListParts", self._about(key))
+            root = document_of(response, "ListParts", self._about(key))
             fields = texts(root)
             for element in root:
                 if local_name(element) == "Part":
                     part = texts(element)
                     etag = part.get("ETag", "").strip('"')
                     number, size = _number(part, "PartNumber"), _number(part, "Size")
-                    parts[number] = Listed(key, size, etag, 0.0, fields.get("StorageClass", ""))
+                    modified = timestamp(part["LastModified"]) if "LastModified" in part else 0.0
+                    parts[number] = Listed(key, size, etag, modified, fields.get("StorageClass", ""))
             if fields.get("IsTruncated") != "true":
                 return parts
             following = _number(fields, "NextPartNumberMarker")
@@ -216,31 +224,19 @@ class S3Store:
                 raise Transient("ListParts", self._about(key), "the listing of parts does not advance")
             marker = following
 
+    async def pending_uploads(self, prefix: str = "") -> AsyncIterator[PendingUpload]:
+        async for fields, encoded in list_uploads(self.client, self.prefix + prefix):
+            name = unquote_plus(fields.get("Key", "")) if encoded else fields.get("Key", "")
+            if name.startswith(self.prefix + prefix) and fields.get("UploadId"):
+                began = timestamp(fields["Initiated"]) if "Initiated" in fields else 0.0
+                yield PendingUpload(name[len(self.prefix) :], fields["UploadId"], began, fields.get("Initiator", ""))
+
     async def list_uploads(self, key: str) -> list[str]:
         full = self.prefix + key
-        uploads: list[dict[str, str]] = []
-        markers: dict[str, str] = {}
-        seen: set[tuple[str, str]] = set()
-        while True:
-            query = encode_query(encoding_type="url", prefix=full, uploads="", **markers)
-            response = await self.client.send(Call("ListMultipartUploads", "GET", query=query))
-            root = _document(response, "ListMultipartUploads", self.client.bucket)
-            uploads += [texts(element) for element in root if local_name(element) == "Upload"]
-            fields = texts(root)
-            following = {
-                "key_marker": unquote_plus(fields.get("NextKeyMarker", "")),
-                "upload_id_marker": fields.get("NextUploadIdMarker", ""),
-            }
-            if fields.get("IsTruncated") != "true":
-                break
-            if (following["key_marker"], following["upload_id_marker"]) in seen:
-                raise Transient("ListMultipartUploads", self._about(key), "the listing of uploads does not advance")
-            seen.add((following["key_marker"], following["upload_id_marker"]))
-            markers = following
-        wanted = {full, quote(full, safe="/~"), quote(full, safe="~")}
-        mine = [upload for upload in uploads if upload.get("Key") in wanted]
-        mine.sort(key=lambda upload: upload.get("Initiated", ""), reverse=True)
-        return [upload["UploadId"] for upload in mine if upload.get("UploadId")]
+        wanted = {full, quote(full, safe="/~"), quote(full, safe="~")}  # some stores encode without saying so
+        mine = [fields async for fields, _ in list_uploads(self.client, full) if fields.get("Key") in wanted]
+        mine.sort(key=lambda fields: fields.get("Initiated", ""), reverse=True)
+        return [fields["UploadId"] for fields in mine if fields.get("UploadId")]
 
     async def complete_upload(self, key: str, upload: str, etags: list[str]) -> Written:
         query = encode_query(uploadId=upload)
@@ -286,13 +282,6 @@ def _etag(response: Response) -> str:
     return response.headers.get("etag", "").strip('"')
 
 
-def _document(response: Response, operation: str, about: str) -> Element:
-    try:
-        return parse(response.document)
-    except MalformedXml as error:
-        raise Transient(operation, about, f"the answer cannot be read: {error}") from error
-
-
 def _number(fields: dict[str, str], name: str) -> int:
     text = fields.get(name, "")
     if not text.isdecimal():
@@ -301,7 +290,7 @@ def _number(fields: dict[str, str], name: str) -> int:
 
 
 def _answer(response: Response, operation: str, about: str) -> dict[str, str]:
-    return texts(_document(response, operation, about))
+    return texts(document_of(response, operation, about))
 
 
 def _copy_source(source: ObjectStore, key: str, pin: Pin) -> list[tuple[str, str]]:

@@ -1,0 +1,47 @@
+"""Listings of unfinished uploads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from urllib.parse import unquote_plus
+from xml.etree.ElementTree import Element
+
+from replicator.errors import Transient
+from replicator.s3.client import Call, S3Client, encode_query
+from replicator.s3.connection import Response
+from replicator.s3.xml import MalformedXml, local_name, parse, texts
+
+
+async def list_uploads(client: S3Client, prefix: str) -> AsyncIterator[tuple[dict[str, str], bool]]:
+    """The texts of each unfinished upload, its Initiator being the ID there; and whether keys are encoded.
+
+    Raises Transient for a listing that does not advance.
+    """
+    markers: dict[str, str] = {}
+    seen: set[tuple[str, ...]] = set()
+    while True:
+        query = encode_query(encoding_type="url", prefix=prefix, uploads="", **markers)
+        response = await client.send(Call("ListMultipartUploads", "GET", query=query))
+        root = document_of(response, "ListMultipartUploads", client.bucket)
+        fields = texts(root)
+        for element in root:
+            if local_name(element) == "Upload":
+                who = [texts(child).get("ID", "") for child in element if local_name(child) == "Initiator"]
+                yield {**texts(element), "Initiator": "".join(who)}, fields.get("EncodingType") == "url"
+        if fields.get("IsTruncated") != "true":
+            return
+        markers = {
+            "key_marker": unquote_plus(fields.get("NextKeyMarker", "")),
+            "upload_id_marker": fields.get("NextUploadIdMarker", ""),
+        }
+        if tuple(markers.values()) in seen:
+            raise Transient("ListMultipartUploads", client.bucket, "the listing of uploads does not advance")
+        seen.add(tuple(markers.values()))
+
+
+def document_of(response: Response, operation: str, about: str) -> Element:
+    """The XML of an answer. Raises Transient when it is none."""
+    try:
+        return parse(response.document)
+    except MalformedXml as error:
+        raise Transient(operation, about, f"the answer cannot be read: {error}") from error
