@@ -94,9 +94,10 @@ def migrate(
     if html is not None:
         check_writable(html)
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(open_checkpoint(state, _route(settings, plan)))
         limits = stack.enter_context(shared_limits(settings))
         crew = stack.enter_context(open_crew(settings, plan, limits, name_in_sync=report is not None))
+        # After the processes are made: none may inherit the database, whose journal it could take for its own.
+        checkpoint = stack.enter_context(open_checkpoint(state, _route(settings, plan)))
         files = Files(report=report, html=html, keys=keys, inventory=inventory)
         run = Run(settings, plan, checkpoint, crew, limits, files, stale)
         return run_async(run.run)

@@ -19,7 +19,7 @@ from replicator.errors import (
 )
 from replicator.model import STAMP, Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part, composite_etag
-from replicator.store import Body, Fetched, Load, ObjectStore, Pin, Span, Stream, Write, Written
+from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Stream, Write, Written
 
 Step = Callable[[str, str], Awaitable[None]]
 
@@ -46,6 +46,8 @@ class Stored:
 class Upload:
     key: str
     write: Write
+    initiated: float = 0.0
+    initiator: str = "us"
     parts: dict[int, bytes] = field(default_factory=dict)
     etags: dict[int, str] = field(default_factory=dict)
 
@@ -217,7 +219,7 @@ class MemoryStore:
         await self._before("CreateMultipartUpload", key)
         self._check_write(key, b"", replace(write, md5=None))
         upload = f"upload-{next(self.bucket.counter)}"
-        self.bucket.uploads[upload] = Upload(key, write)
+        self.bucket.uploads[upload] = Upload(key, write, initiated=self.bucket.now)
         await self._after("CreateMultipartUpload", key)
         return upload
 
@@ -240,6 +242,12 @@ class MemoryStore:
         found = self._upload(key, upload)
         storage_class = found.write.storage_class
         return {n: Listed(key, len(data), found.etags[n], 0.0, storage_class) for n, data in found.parts.items()}
+
+    async def pending_uploads(self, prefix: str = "") -> AsyncIterator[PendingUpload]:
+        await self._before("ListMultipartUploads", prefix)
+        for name, upload in list(self.bucket.uploads.items()):
+            if upload.key.startswith(prefix):
+                yield PendingUpload(upload.key, name, upload.initiated, upload.initiator)
 
     async def list_uploads(self, key: str) -> list[str]:
         await self._before("ListMultipartUploads", key)

@@ -1,0 +1,111 @@
+"""A run that is killed again and again, and started again, ends equal, and sends little twice.
+
+`python -m tests.functional.test_kill 20000 1024 10` does it at full size: objects, MiB of the large one, kills.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.servers import rgw
+from tests.servers.lab import boto_client
+from tests.servers.meter import metered
+
+MiB = 1024 * 1024
+PART = 8 * MiB
+
+
+def fill(endpoint, objects, large):
+    client = boto_client(endpoint)
+    client.create_bucket(Bucket="kill-source")
+    with ThreadPoolExecutor(8) as pool:
+        put = lambda n: client.put_object(Bucket="kill-source", Key=f"d{n % 7}/{n:06}", Body=os.urandom(1 + n % 4096))  # noqa: E731
+        list(pool.map(put, range(objects)))
+    upload = client.create_multipart_upload(Bucket="kill-source", Key="large.bin")["UploadId"]
+    parts = []
+    for number in range(1, large * MiB // PART + 1):
+        body = os.urandom(PART)
+        where = {"Bucket": "kill-source", "Key": "large.bin", "UploadId": upload, "PartNumber": number}
+        parts.append({"PartNumber": number, "ETag": client.upload_part(Body=body, **where)["ETag"]})
+    ended = {"Bucket": "kill-source", "Key": "large.bin", "UploadId": upload}
+    client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **ended)
+
+
+def contents(endpoint, bucket):
+    pages = boto_client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    return {entry["Key"]: (entry["Size"], entry["ETag"]) for page in pages for entry in page.get("Contents", [])}
+
+
+def start(here, url, there, state):
+    environment = {
+        **os.environ,
+        **{f"{side}_ENDPOINT": place for side, place in (("SOURCE", here.url), ("TARGET", url))},
+        **{f"{side}_ACCESS_KEY_ID": one.access_key for side, one in (("SOURCE", here), ("TARGET", there))},
+        **{f"{side}_SECRET_ACCESS_KEY": one.secret_key for side, one in (("SOURCE", here), ("TARGET", there))},
+    }
+    command = [sys.executable, "-m", "replicator", "migrate", "kill-source", "kill-target", "--processes", "2"]
+    return subprocess.Popen(
+        [*command, "--state", str(state)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run_and_kill(here, there, scratch, *, objects, large, kills, seconds):
+    """Kills a run so many times, after 0.3 to `seconds` s; the last run goes to its end. What was sent of the parts."""
+    chance = random.Random(17)
+    fill(here, objects, large)
+    boto_client(there).create_bucket(Bucket="kill-target")
+    killed = 0
+    with metered(there.url) as meter:
+        for _ in range(kills):
+            process = start(here, meter.url, there, scratch / "state")
+            time.sleep(chance.uniform(0.3, seconds))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                killed += 1
+            process.communicate()
+        process = start(here, meter.url, there, scratch / "state")
+        output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert contents(here, "kill-source") == contents(there, "kill-target")
+    assert not boto_client(there).list_multipart_uploads(Bucket="kill-target").get("Uploads")
+    return killed, sum(size for _, size in meter.parts) / (large * MiB)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_run_that_is_killed_at_random_moments_ends_equal_and_sends_little_twice(tmp_path):
+    if rgw.missing():
+        pytest.skip(rgw.missing())
+    for side in ("here", "there"):
+        (tmp_path / side).mkdir()
+    with rgw.serve(tmp_path / "here") as here, rgw.serve(tmp_path / "there") as there:
+        killed, sent = run_and_kill(here, there, tmp_path, objects=400, large=192, kills=4, seconds=1.5)
+    assert killed >= 2
+    assert sent - 1 < 0.2 * killed
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        for side in ("here", "there"):
+            (Path(folder) / side).mkdir()
+        with rgw.serve(Path(folder) / "here") as here, rgw.serve(Path(folder) / "there") as there:
+            objects, large, kills = (int(text) for text in sys.argv[1:4])
+            found = run_and_kill(
+                here, there, Path(folder), objects=objects, large=large, kills=kills, seconds=float(sys.argv[4])
+            )
+    print("killed {} times; bytes of parts sent / size of the object: {:.3f}".format(*found))
