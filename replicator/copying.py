@@ -30,7 +30,7 @@ from replicator.server_side import copy_server_side
 from replicator.store import Data, ObjectStore
 from replicator.streaming import StreamCopy
 
-SMALL = 8 * MiB
+SMALL = 32 * MiB
 """Single-part objects up to this size are held in memory as a whole; larger ones stream through."""
 
 Result = Copied | Exception

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
+from replicator.listed import keys_of
 from replicator.model import Listed
 
 
@@ -31,8 +32,8 @@ def merge_sorted(source: Sequence[Listed], targets: Sequence[Sequence[Listed]]) 
     | yes             | no                | Row(key, entry, (None,))    |
     | no              | yes               | Row(key, None, (entry,))    |
     """
-    keys = [entry.key for entry in source]
-    if all(keys == [entry.key for entry in side] for side in targets):  # most often: quicker by half
+    keys = list(keys_of(source))
+    if all(keys == list(keys_of(side)) for side in targets):  # most often: quicker by half
         return list(map(Row, keys, source, zip(*targets, strict=True) if targets else repeat(())))
     nowhere = (None,) * len(targets)
     rows = {entry.key: Row(entry.key, entry, nowhere) for entry in source}
@@ -50,46 +51,42 @@ class _Side:
 
     __slots__ = ("open", "page", "pages")
 
-    def __init__(self, pages: AsyncIterator[list[Listed]]) -> None:
+    def __init__(self, pages: AsyncIterator[Sequence[Listed]]) -> None:
         self.pages = pages
-        self.page: list[Listed] = []
+        self.page: Sequence[Listed] = ()
         self.open = True
 
     async def fill(self) -> None:
         while self.open and not self.page:
             page = await anext(self.pages, None)
             self.open = page is not None
-            self.page = page or []
+            self.page = page or ()
 
-    def take(self, bound: str) -> list[Listed]:
+    def take(self, bound: str) -> Sequence[Listed]:
         """Removes and returns the entries with keys up to and including `bound`."""
-        if self.page and self.page[-1].key <= bound:
-            taken, self.page = self.page, []
-            return taken
-        cut = bisect_right(self.page, bound, key=_key)
-        taken, self.page = self.page[:cut], self.page[cut:]
+        cut = bisect_right(keys_of(self.page), bound)
+        if cut == len(self.page):
+            taken, self.page = self.page, ()
+        else:
+            taken, self.page = self.page[:cut], self.page[cut:]
         return taken
-
-
-def _key(entry: Listed) -> str:
-    return entry.key
 
 
 class Stretch(NamedTuple):
     """All that the sides list after the stretch before, up to and including the key `through`."""
 
     through: str
-    source: list[Listed]
-    targets: list[list[Listed]]
+    source: Sequence[Listed]
+    targets: Sequence[Sequence[Listed]]
 
     def upto(self, key: str) -> Stretch:
         """The part of it up to and including `key`."""
-        sides = [side[: bisect_right(side, key, key=_key)] for side in (self.source, *self.targets)]
+        sides = [side[: bisect_right(keys_of(side), key)] for side in (self.source, *self.targets)]
         return Stretch(key, sides[0], sides[1:])
 
 
 async def align_pages(
-    source: AsyncIterator[list[Listed]], targets: Sequence[AsyncIterator[list[Listed]]]
+    source: AsyncIterator[Sequence[Listed]], targets: Sequence[AsyncIterator[Sequence[Listed]]]
 ) -> AsyncIterator[Stretch]:
     """Cuts paged listings, each strictly sorted by key, at the same keys; holds at most one page of each side.
 
@@ -103,13 +100,13 @@ async def align_pages(
         if not pages:
             return
         # All sides are known up to the smallest of the last keys at hand; a side that has ended is known for ever.
-        bound = min(page[-1].key for page in pages)
+        bound = min(keys_of(page)[-1] for page in pages)
         taken = [side.take(bound) for side in sides]
         yield Stretch(bound, taken[0], taken[1:])
 
 
 async def merge_pages(
-    source: AsyncIterator[list[Listed]], targets: Sequence[AsyncIterator[list[Listed]]]
+    source: AsyncIterator[Sequence[Listed]], targets: Sequence[AsyncIterator[Sequence[Listed]]]
 ) -> AsyncIterator[list[Row]]:
     """The rows of paged listings, as align_pages cuts them."""
     async for stretch in align_pages(source, targets):

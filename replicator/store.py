@@ -6,7 +6,7 @@ those of replicator.errors. Every method may raise Transient (after its own retr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -159,7 +159,7 @@ class ObjectStore(Protocol):
     async def delete(self, key: str) -> None:
         """Removes the key (a delete marker where versions are kept). Idempotent: an absent key is no error."""
 
-    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[list[Listed]]:
+    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[Sequence[Listed]]:
         """Pages of up to `page_size` entries in strictly ascending order of keys, all greater than `after`.
 
         Raises UntrustworthyListing rather than ending early.

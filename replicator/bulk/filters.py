@@ -35,7 +35,8 @@ class KeyFilter:
         """What is asked for, for messages."""
         if without:
             self.words.append(f"without {without!a}")
-        self._all = not rules and not without
+        self.takes_all = not rules and not without
+        """Whether every key is included."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as what it was made of."""
@@ -49,7 +50,7 @@ class KeyFilter:
 
     def of(self, rows: list[Row]) -> list[Row]:
         """The rows that the run is about."""
-        return rows if self._all else [row for row in rows if self.includes(row.key)]
+        return rows if self.takes_all else [row for row in rows if self.includes(row.key)]
 
 
 def _filter(rules: Sequence[Rule], without: str) -> KeyFilter:

@@ -121,9 +121,7 @@ def _check_together(
 def _stale_age(text: str | None) -> float | None:
     age = parse_duration(text, "--abort-stale") if text is not None else None
     if age is not None and age < HOUR:
-        raise ConfigurationError(
-            f"--abort-stale {text!r}: not less than 1h, which an upload may take"
-        )
+        raise ConfigurationError(f"--abort-stale {text!r}: not less than 1h, which an upload may take")
     return age
 
 

@@ -156,6 +156,10 @@ class Exchange:
         body = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         return Response(self.status, self.headers, body)
 
+    def end(self) -> None:
+        """Lets go of the parser, which refers back: the answer would stay in memory until the collector comes by."""
+        del self.parser
+
 
 class Connection(asyncio.BufferedProtocol):
     """One socket; at most one exchange at a time.

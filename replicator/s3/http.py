@@ -91,6 +91,7 @@ class HttpPool:
             return exchange.response()
         finally:
             connection.exchange = None
+            exchange.end()
             self._busy.discard(connection)
             if connection.idle_since == 0.0:
                 connection.transport.abort()

@@ -6,11 +6,12 @@ ended early without a word, or repeated their first page for ever).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
 from operator import lt
 
 from replicator.errors import UntrustworthyListing
+from replicator.listed import keys_of
 from replicator.model import Listed
 from replicator.s3.client import Call, S3Client, encode_query
 from replicator.s3.xml import ListPage, MalformedXml, parse_list_page
@@ -22,7 +23,7 @@ MAX_EMPTY_PAGES = 1000
 
 async def list_objects(
     client: S3Client, prefix: str, *, after: str = "", page_size: int = PAGE
-) -> AsyncIterator[list[Listed]]:
+) -> AsyncIterator[Sequence[Listed]]:
     """Pages of the objects whose keys start with `prefix`, keys relative to it, in ascending order after `after`.
 
     An object whose key is the prefix itself is left out: relative to the prefix it would have an empty key.
@@ -36,9 +37,10 @@ async def list_objects(
         page = await list_page(client, prefix, after=after, token=token, page_size=page_size)
         _check_order(client, page.entries, last)
         if page.entries:
-            last, empty = page.entries[-1].key, 0
+            keys = keys_of(page.entries)
+            last, empty = keys[-1], 0
             # The marker of the prefix itself ("logs/" below "logs/") is the directory, not something in it.
-            yield page.entries if page.entries[0].key else page.entries[1:]
+            yield page.entries if keys[0] else page.entries[1:]
         else:
             empty += 1
         if not page.truncated:
@@ -65,8 +67,8 @@ async def list_page(
         raise _doubt(client, f"cannot be read: {error}") from error
 
 
-def _check_order(client: S3Client, entries: list[Listed], last: str | None) -> None:
-    keys = [entry.key for entry in entries]
+def _check_order(client: S3Client, entries: Sequence[Listed], last: str | None) -> None:
+    keys = keys_of(entries)
     before = keys if last is None else [last, *keys]
     if not all(map(lt, before, before[1:])):
         one, other = next((a, b) for a, b in pairwise(before) if not a < b)

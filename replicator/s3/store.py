@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from urllib.parse import quote, unquote_plus
 
@@ -31,7 +31,7 @@ from replicator.s3.xml import (
     parse_tags,
     tagging,
     texts,
-    timestamp,
+    time_of,
 )
 from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Write, Written
 
@@ -125,7 +125,7 @@ class S3Store:
             if error.code != "NoSuchKey":  # a bare 404 may be about the bucket
                 raise
 
-    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[list[Listed]]:
+    def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[Sequence[Listed]]:
         return list_objects(self.client, self.prefix, after=after, page_size=page_size)
 
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
@@ -215,7 +215,7 @@ class S3Store:
                     part = texts(element)
                     etag = part.get("ETag", "").strip('"')
                     number, size = _number(part, "PartNumber"), _number(part, "Size")
-                    modified = timestamp(part["LastModified"]) if "LastModified" in part else 0.0
+                    modified = time_of(part["LastModified"]) if "LastModified" in part else 0.0
                     parts[number] = Listed(key, size, etag, modified, fields.get("StorageClass", ""))
             if fields.get("IsTruncated") != "true":
                 return parts
@@ -228,7 +228,7 @@ class S3Store:
         async for fields, encoded in list_uploads(self.client, self.prefix + prefix):
             name = unquote_plus(fields.get("Key", "")) if encoded else fields.get("Key", "")
             if name.startswith(self.prefix + prefix) and fields.get("UploadId"):
-                began = timestamp(fields["Initiated"]) if "Initiated" in fields else 0.0
+                began = time_of(fields["Initiated"]) if "Initiated" in fields else 0.0
                 yield PendingUpload(name[len(self.prefix) :], fields["UploadId"], began, fields.get("Initiator", ""))
 
     async def list_uploads(self, key: str) -> list[str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
+from replicator.listed import ListedPage, timestamp
 from replicator.model import Listed, Tags
 
 _FORBIDDEN = re.compile(
@@ -26,7 +25,7 @@ class MalformedXml(Exception):
 class ListPage(NamedTuple):
     """One page of ListObjectsV2. token is None on the last page."""
 
-    entries: list[Listed]
+    entries: Sequence[Listed]
     truncated: bool
     token: str | None
 
@@ -66,34 +65,21 @@ def parse_error(document: bytes) -> dict[str, str]:
     return texts(root) if local_name(root) == "Error" else {}
 
 
-@lru_cache(maxsize=4096)
-def _minute(text: str) -> float:
-    """Seconds since the epoch of a minute written as "2026-11-20T12:00:"."""
-    return datetime.fromisoformat(text + "00+00:00").timestamp()
-
-
-def timestamp(text: str) -> float:
-    """Seconds since the epoch of an ISO 8601 time. Raises MalformedXml.
-
-    Millions of times are read, and many share their minute: that is looked up, and only seconds are computed.
-    """
+def time_of(text: str) -> float:
+    """Seconds since the epoch of an ISO 8601 time. Raises MalformedXml."""
     try:
-        if len(text) == 24 and text[-1] == "Z":  # "2026-11-20T12:00:00.000Z"
-            seconds = float(text[17:23])
-            if 0.0 <= seconds < 60.0:
-                return _minute(text[:17]) + seconds
-        return datetime.fromisoformat(text).timestamp()
+        return timestamp(text)
     except ValueError as error:
         raise MalformedXml(f"time {text!r}") from error
 
 
 _ENTRY = re.compile(
-    r"<Contents>\s*<Key>([^<&]*)</Key>\s*<LastModified>([^<]*)</LastModified>\s*"
-    r"<ETag>(?:&quot;|&#34;|\")?([^<&\"]*)(?:&quot;|&#34;|\")?</ETag>\s*"
-    r"(?:<Checksum\w+>[^<]*</Checksum\w+>\s*)*<Size>(\d+)</Size>(.*?)</Contents>",
-    re.DOTALL,
+    r"<Contents>\s*+<Key>([^<&]*+)</Key>\s*+"
+    r"<LastModified>(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)</LastModified>\s*+"
+    r"<ETag>(?:&quot;|&#34;|\")?+([^<&\"]*+)(?:&quot;|&#34;|\")?+</ETag>\s*+"
+    r"(?:<Checksum\w+>[^<]*</Checksum\w+>\s*)*+<Size>(\d{1,18})</Size>"
+    r"([^<]*+(?:<(?!/Contents>)[^<]*+)*+)</Contents>"
 )
-_STORAGE_CLASS = re.compile(r"<StorageClass>([^<]*)</StorageClass>")
 
 
 def parse_list_page(document: bytes, prefix: str) -> ListPage:
@@ -109,23 +95,22 @@ def parse_list_page(document: bytes, prefix: str) -> ListPage:
     if usual is not None:
         around, found = usual
         fields, _ = _parse_list(around)
+        names, *others = zip(*found, strict=True)
+        entries: Sequence[Listed] = ListedPage(_relative(names, prefix, fields), *others)
     else:
         fields, contents = _parse_list(document)
-        found = [[content.get(name, "") for name in _FIELDS] for content in contents]
+        keys = _relative([content.get("Key", "") for content in contents], prefix, fields)
+        entries = [_entry(key, content) for key, content in zip(keys, contents, strict=True)]
     truncated = fields.get("IsTruncated", "").lower()
     if truncated not in ("true", "false"):
         raise MalformedXml("does not say whether it is the last page")
-    entries = _entries(found, prefix, encoded=fields.get("EncodingType") == "url")
     return ListPage(entries, truncated == "true", fields.get("NextContinuationToken") or None)
 
 
-_FIELDS = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+def _usual_entries(document: bytes) -> tuple[bytes, list[tuple[str, ...]]] | None:
+    """What is around the entries, and for each its key, time, ETag, size and the rest; None if one is unusual.
 
-
-def _usual_entries(document: bytes) -> tuple[bytes, list[list[str]]] | None:
-    """What is around the entries, and the texts of their _FIELDS; None if one of them is not in the usual form.
-
-    The last text is all that follows the size.
+    Numbers with more than 18 digits are.
     """
     first, end = document.find(b"<Contents>"), document.rfind(b"</Contents>") + len(b"</Contents>")
     around = document[:first] + document[end:]
@@ -139,32 +124,23 @@ def _usual_entries(document: bytes) -> tuple[bytes, list[list[str]]] | None:
     return (around, found) if text.count("Contents>") == 2 * len(found) else None
 
 
-def _entries(found: Sequence[Sequence[str]], prefix: str, *, encoded: bool) -> list[Listed]:
-    """Entries from the texts of their _FIELDS."""
-    classes = {rest: _storage_class(rest) for rest in {entry[4] for entry in found}}
-    keys = [entry[0] for entry in found]
-    if encoded:
+def _relative(keys: Sequence[str], prefix: str, fields: Mapping[str, str]) -> Sequence[str]:
+    """Keys as they are below the prefix, decoded if the page says that they are encoded."""
+    if fields.get("EncodingType") == "url":
         keys = [_decoded(key) if "%" in key or "+" in key else key for key in keys]
     strange = next((key for key in keys if not key.startswith(prefix) or not key), None)
     if strange is not None:
         raise MalformedXml(f"lists {strange!r}, which does not start with the prefix {prefix!r}")
-    if prefix:
-        keys = [key[len(prefix) :] for key in keys]
+    return [key[len(prefix) :] for key in keys] if prefix else keys
+
+
+def _entry(key: str, content: Mapping[str, str]) -> Listed:
     try:
-        return [
-            Listed(key, int(size), etag.strip('"'), timestamp(modified), classes[rest])
-            for key, (_, modified, etag, size, rest) in zip(keys, found, strict=True)
-        ]
+        size = int(content.get("Size", ""))
     except ValueError as error:
-        raise MalformedXml(f"an entry lacks a readable size: {error}") from error
-
-
-def _storage_class(text: str) -> str:
-    """The storage class in what follows an entry's size; or the text itself, if it is one."""
-    if "<" not in text:
-        return text.strip()
-    found = _STORAGE_CLASS.search(text)
-    return found[1] if found else ""
+        raise MalformedXml(f"the entry {key!r} lacks a readable size: {error}") from error
+    etag, modified = content.get("ETag", "").strip('"'), time_of(content.get("LastModified", ""))
+    return Listed(key, size, etag, modified, content.get("StorageClass", ""))
 
 
 def _decoded(key: str) -> str:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 Refuses = Callable[[], bool]
@@ -124,7 +123,7 @@ def serving(refuses: Refuses) -> Iterator[GrudgingS3]:
 
         do_GET = do_HEAD = do_PUT = do_DELETE = handle_one
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -131,7 +131,7 @@ def fill(filled):
     for key in (*AWKWARD_KEYS, *PLAIN_KEYS):
         filled.put(key, f"data of {key}".encode())
     filled.put("empty", b"")
-    filled.put("nine MiB in one part", chooser.randbytes(9 * MiB))
+    filled.put("33 MiB in one part", chooser.randbytes(33 * MiB))
     filled.put_parts("in parts", chooser.randbytes(11 * MiB), Metadata={"colour": "green"}, ContentType="video/mp4")
     filled.put("underscored", b"x", Metadata={"a_b": "1", "plain": "2"})
     filled.put(
@@ -252,7 +252,7 @@ def test_rclone_agrees_on_plain_keys(filled):
             f"RCLONE_CONFIG_{name}_SECRET_ACCESS_KEY": endpoint.secret_key,
         }
     names = filled.folder / "plain"
-    keys = [*PLAIN_KEYS, "empty", "in parts", "nine MiB in one part"]
+    keys = [*PLAIN_KEYS, "empty", "in parts", "33 MiB in one part"]
     names.write_text("\n".join(keys) + "\n")
     places = [f"here:{filled.source_bucket}", f"there:{filled.target_bucket}"]
     command = [

@@ -11,6 +11,7 @@ import pytest
 from replicator import errors
 from replicator.budget import ByteBudget
 from replicator.converge import ROUNDS, Converger
+from replicator.copying import SMALL
 from replicator.decide import Do
 from replicator.diff import Row
 from replicator.errors import (
@@ -268,7 +269,9 @@ async def test_looking_says_what_would_be_done_and_does_nothing(source, target):
     other = place("other/")
     source.bucket.write("key", b"hello")
     target.bucket.write("key", b"HELLO")
-    actions = await of(source, target, other).look("key")
+    seen, actions = await of(source, target, other).look("key")
+    assert seen is not None
+    assert seen.state.size == 5
     assert [(action.do, action.reason) for action in actions] == [
         (Do.COPY, "differs by etag"),
         (Do.COPY, "not at the target"),
@@ -292,7 +295,7 @@ async def test_each_target_gets_what_it_needs(source):
 
 SHAPES = {
     "small": (b"hello", None, 1),
-    "streamed": (bytes(17 * MiB), None, 3),
+    "streamed": (bytes(SMALL + 1), None, 5),
     "in parts": (bytes(11 * MiB), 5 * MiB, 3),
 }
 
@@ -879,7 +882,7 @@ async def test_what_only_a_target_lists_is_deleted_after_asking(source, target):
     assert source.calls[:2] == ["HeadObject", "ListObjectsV2"]
 
 
-@pytest.mark.parametrize(("data", "part_size"), [(bytes(8 * MiB + 1), None), (bytes(6 * MiB), 5 * MiB)])
+@pytest.mark.parametrize(("data", "part_size"), [(bytes(SMALL + 1), None), (bytes(6 * MiB), 5 * MiB)])
 async def test_large_and_multipart_objects_are_looked_at(source, target, data, part_size):
     source.bucket.write("key", data, part_size=part_size)
     [outcome] = await unseen(source, target)
@@ -888,7 +891,7 @@ async def test_large_and_multipart_objects_are_looked_at(source, target, data, p
 
 
 BECAME = {
-    "too large": lambda source: source.bucket.write("key", bytes(8 * MiB + 1), TEXT),
+    "too large": lambda source: source.bucket.write("key", bytes(SMALL + 1), TEXT),
     "multipart": lambda source: source.bucket.write("key", bytes(6 * MiB), TEXT, part_size=5 * MiB),
     "larger": lambda source: source.bucket.write("key", bytes(6 * MiB), OWNED, tags=RED),
 }

@@ -46,7 +46,7 @@ async def test_bytes_that_a_target_received_wrong_are_not_accepted():
             return await super().put(key, body, write)
 
     source = MemoryStore(name="source/", quirks=Quirks(own_etags=True))  # as SSE-KMS: ETags are no digests
-    data = bytes(9 * MiB)
+    data = bytes(33 * MiB)
     stored = source.bucket.write("key", data)
     source.bucket.objects["key"] = replace(stored, etag="0" * 31 + "f")
     target = Garbling(name="target/")
@@ -63,7 +63,7 @@ async def test_a_refused_stream_does_not_cost_all_later_objects_their_tags():
             return await super().put(key, body, write)
 
     source, target = MemoryStore(name="source/"), Picky(name="target/")
-    source.bucket.write("refused", bytes(9 * MiB), TEXT, tags=RED)
+    source.bucket.write("refused", bytes(33 * MiB), TEXT, tags=RED)
     source.bucket.write("fine", b"hello", TEXT, tags=RED)
     converger = of(source, target)
     await converger.converge("refused")
@@ -73,7 +73,7 @@ async def test_a_refused_stream_does_not_cost_all_later_objects_their_tags():
 
 async def test_a_stream_refused_for_its_class_keeps_its_tags():
     source, target = MemoryStore(name="source/"), MemoryStore(name="target/", quirks=Quirks(storage_classes=False))
-    stored = source.bucket.write("key", bytes(9 * MiB), TEXT, tags=RED)
+    stored = source.bucket.write("key", bytes(33 * MiB), TEXT, tags=RED)
     source.bucket.objects["key"] = replace(stored, storage_class="STANDARD_IA")
     [outcome] = await of(source, target).converge("key")
     assert (outcome.not_kept, target.bucket.objects["key"].tags) == (("storage class STANDARD_IA",), RED)
@@ -227,7 +227,7 @@ async def test_only_the_first_large_object_is_sent_twice_to_a_target_with_foreig
     source, target = MemoryStore(name="s/"), MemoryStore(name="t/", quirks=Quirks(own_etags=True))
     converger = of(source, target)
     for key in ("one", "two", "three"):
-        source.bucket.write(key, bytes(9 * MiB))
+        source.bucket.write(key, bytes(33 * MiB))
         await converger.converge(key)
     assert target.calls.count("PutObject") == 4
 
