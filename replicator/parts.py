@@ -23,7 +23,7 @@ from replicator.errors import (
     Transient,
     Unsupported,
 )
-from replicator.layout import PARALLEL_PARTS, Cut, find_cut
+from replicator.layout import Cut, find_cut, parts_at_once
 from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
 from replicator.publish import Copied, Publisher, class_of, write_of
@@ -71,6 +71,8 @@ class PartCopy:
         self.budget = budget
         self.trust = trust
         self.resumable = observed.state.size >= resume_from
+        self.promised = False
+        """Whether parts cut as the source's should make up its ETag."""
 
     async def run(self, cut: Cut, targets: Sequence[Publisher]) -> list[Copied | Exception]:
         """One result or error for each target, in order.
@@ -78,6 +80,7 @@ class PartCopy:
         First in trust: the targets' part ETags must make up the source's ETag. Where they do not, once more with the
         layout asked for part by part, digests of our own and a stamp.
         """
+        self.promised = cut.keeps_etag
         trust = cut.keeps_etag and not any(target.foreign_etags for target in targets)
         results = await self._attempt(cut.layout or (), targets, digests=None if trust else {})
         doubtful = [n for n, result in enumerate(results) if isinstance(result, Corrupted)]
@@ -167,7 +170,7 @@ class PartCopy:
                 else:
                     await self._part_streamed(part, live, digests)
 
-        await run_workers(min(PARALLEL_PARTS, len(layout)), lambda: work(parts))
+        await run_workers(parts_at_once(layout), lambda: work(parts))
 
     async def _part_in_memory(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
         async with self.budget.lend(part.size) as memory:
@@ -244,7 +247,7 @@ class PartCopy:
         if mine is None or proof is PartsProof.CORRUPTED:
             raise Corrupted("UploadPart", self.key, "the parts do not make up the source's ETag")
         publisher.foreign_etags = [digest.hex() for digest in mine] != etags
-        if proof is PartsProof.READ_AGAIN:
+        if proof is PartsProof.READ_AGAIN and self.promised:  # else nothing tells that one read was wrong
             for part, digest in zip(layout, mine, strict=True):
                 again = await digest_of(self.source, self.key, self.state, offset=part.offset, size=part.size)
                 if again != digest:

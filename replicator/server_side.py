@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from replicator.errors import AccessDenied, Corrupted, NoSuchUpload, Rejected, StoreError, Unsupported
-from replicator.layout import PARALLEL_PARTS, find_cut
+from replicator.layout import find_cut, parts_at_once
 from replicator.model import Evidence, ObjectState, Observed
 from replicator.multipart import MAX_SINGLE, Layout, Part, composite_etag, parts_of
 from replicator.publish import Copied, Publisher, write_of
@@ -101,5 +101,5 @@ class _ServerSideCopy:
                 etags[part.number] = await self.target.copy_part(self.to, upload, part, self.source, self.key, pin)
 
         shared = iter(layout)
-        await run_workers(min(PARALLEL_PARTS, len(layout)), lambda: work(shared))
+        await run_workers(parts_at_once(layout), lambda: work(shared))
         return [etags[part.number] for part in layout]

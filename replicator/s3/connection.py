@@ -18,6 +18,9 @@ LARGE_BODY = 1024 * 1024
 SCRATCH = 128 * 1024
 """Bytes that are received at once; shared by all connections, since they are parsed before the next read."""
 
+LEAST = 16 * 1024
+"""Bytes of a large body that must arrive in the time for which a connection may be idle: a server that drips is hung."""
+
 ERROR_ANSWER = 64 * 1024
 """Bytes of an unsuccessful answer that are read at the most, whatever was expected of a successful one."""
 
@@ -175,7 +178,9 @@ class Connection(asyncio.BufferedProtocol):
         "idle_since",
         "lost",
         "loop",
+        "measured",
         "pending",
+        "received",
         "scratch",
         "transport",
         "writable",
@@ -191,6 +196,8 @@ class Connection(asyncio.BufferedProtocol):
         self.activity = loop.time()
         self.idle_since = 0.0
         self.pending = 0
+        self.measured = 0.0
+        self.received = 0
         self.writable: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -241,10 +248,19 @@ class Connection(asyncio.BufferedProtocol):
         self.writable = None
 
     def stalled(self, now: float, timeout: float) -> bool:
-        """Whether nothing has moved in either direction for `timeout` seconds."""
+        """Whether nothing has moved in either direction for `timeout` seconds, or of a large body too little.
+
+        Of other answers nothing more can be asked: a service that is copying sends a blank now and then.
+        """
         pending = self.transport.get_write_buffer_size()
         if pending != self.pending:
             self.pending, self.activity = pending, now
+        exchange = self.exchange
+        if exchange is not None and exchange.body is not None:
+            if self.measured and now - self.measured > timeout and exchange.received - self.received < LEAST:
+                return True
+            if not self.measured or now - self.measured > timeout:
+                self.measured, self.received = now, exchange.received
         return now - self.activity > timeout
 
     async def send(self, head: bytes, body: Data | AsyncIterator[Data], size: int) -> None:

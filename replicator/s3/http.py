@@ -75,6 +75,7 @@ class HttpPool:
         exchange = Exchange(loop.create_future(), is_head=method == "HEAD", limit=limit, into=into)
         connection.exchange = exchange
         connection.activity = loop.time()
+        connection.measured = 0.0
         self._busy.add(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._idle_timeout / 4, self._sweep)

@@ -385,6 +385,19 @@ async def test_an_answer_that_trickles_is_not_given_up():
         assert bytes((await get(pool)).body) == b"hello"
 
 
+async def test_a_large_body_that_trickles_is_given_up():
+    async def trickle(talk: Talk):
+        await talk.request()
+        await talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n")
+        for _ in range(300):
+            await talk.send(b"x")
+            await asyncio.sleep(0.01)
+
+    async with talking(trickle, idle_timeout=0.2) as (_, pool):
+        with pytest.raises(TimeoutError):
+            await pool.request("GET", "/", HOST, limit=2_000_000)
+
+
 @pytest.mark.parametrize("break_", ["\r\n", "\n", "\r", "\r\n\r\nGET / HTTP/1.1\r\n\r\n"])
 async def test_line_breaks_are_refused_in_names_values_and_targets(break_):
     async with talking(answering(ok())) as (server, pool):
