@@ -19,7 +19,7 @@ SCRATCH = 128 * 1024
 """Bytes that are received at once; shared by all connections, since they are parsed before the next read."""
 
 LEAST = 16 * 1024
-"""Bytes of a large body that must arrive in the time for which a connection may be idle: a server that drips is hung."""
+"""Bytes of a large body that must arrive in the time for which a connection may be idle: or its server hangs."""
 
 ERROR_ANSWER = 64 * 1024
 """Bytes of an unsuccessful answer that are read at the most, whatever was expected of a successful one."""
