@@ -24,7 +24,7 @@ from replicator.cli.echo import EchoingReport
 from replicator.cli.keys import keys_to_converge
 from replicator.cli.progress import progress
 from replicator.cli.summary import print_summary, summary_of
-from replicator.errors import Refused, StoreError
+from replicator.errors import Refused, StoreError, UntrustworthyListing
 from replicator.model import Did, Outcome
 from replicator.s3.opening import check_sides, open_stores
 from replicator.s3.pace import Limits
@@ -123,7 +123,8 @@ class Run:
             if self._stale is not None:
                 await self._abort_stale(targets, self._stale)
         except StoreError as error:
-            self._problem = f"stopped: {error}"
+            hint = "; --keys and --inventory need no listing" if isinstance(error, UntrustworthyListing) else ""
+            self._problem = f"stopped: {error}{hint}"
         if run.still_changing and not self._problem:
             self._problem = f"the source was still changing in pass {self._tally.passes}: run again, or mirror it live"
 

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 from replicator.errors import (
     ChangedMeanwhile,
@@ -226,7 +226,8 @@ class S3Store:
 
     async def pending_uploads(self, prefix: str = "") -> AsyncIterator[PendingUpload]:
         async for fields, encoded in list_uploads(self.client, self.prefix + prefix):
-            name = unquote_plus(fields.get("Key", "")) if encoded else fields.get("Key", "")
+            # Ceph RGW encodes without saying so. Whoever acts on a name that was none finds no such upload.
+            name = (unquote_plus if encoded else unquote)(fields.get("Key", ""))
             if name.startswith(self.prefix + prefix) and fields.get("UploadId"):
                 began = time_of(fields["Initiated"]) if "Initiated" in fields else 0.0
                 yield PendingUpload(name[len(self.prefix) :], fields["UploadId"], began, fields.get("Initiator", ""))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from replicator.bulk.splitting import LAST, find_split, honours_start
 from replicator.compare import compare_attributes
 from replicator.errors import (
     ChangedMeanwhile,
@@ -217,6 +218,42 @@ async def test_listed_entries_tell_size_etag_and_time(lab: Lab) -> None:
         [entry] = [entry async for page in store.list_pages() for entry in page]
         assert (entry.key, entry.size, entry.etag) == ("one", 5, md5(b"hello"))
         assert abs(entry.modified - state.modified) < 2
+
+
+async def test_a_listing_begins_after_any_text_and_keeps_to_its_page_size(lab: Lab) -> None:
+    keys = [*(f"a {n}" for n in range(6)), "ä/x", "ä/y", "ö"]
+    async with lab.store() as store:
+        for key in keys:
+            await store.put(key, b"x", Write())
+        assert await keys_of(store, after="a 2") == keys[3:]
+        assert await keys_of(store, after="a 25") == keys[3:]
+        assert await keys_of(store, after="a" + LAST) == keys[6:]
+        assert await keys_of(store, after="ä" + LAST) == keys[8:]
+        pages = [page async for page in store.list_pages(after="a 1", page_size=2)]
+        assert [len(page) for page in pages] == [2, 2, 2, 1]
+
+
+async def test_what_is_left_of_a_range_is_cut_at_one_of_its_keys(lab: Lab) -> None:
+    keys = [f"dir {n % 4}/{n:03}" for n in range(40)]
+    async with lab.store() as store:
+        for key in keys:
+            await store.put(key, b"x", Write())
+        assert await find_split(store, "dir 0/008", None) == "dir 2/002"
+        assert await find_split(store, "dir 0/008", "dir 1/001") == "dir 0/020"
+        assert await find_split(store, "dir 3/039", None) is None
+        assert await honours_start(store, "dir 2/002")
+
+
+async def test_unfinished_uploads_are_listed_with_key_time_and_who_began_them(lab: Lab) -> None:
+    async with lab.store() as store:
+        try:
+            name = await store.create_upload("some dir/key +%", Write())
+            found = [upload async for upload in store.pending_uploads("some")]
+        except (Unsupported, Transient):
+            pytest.skip("uploads cannot be listed here")
+        assert [(upload.key, upload.id) for upload in found] == [("some dir/key +%", name)]
+        await store.abort_upload("some dir/key +%", name)
+        assert [upload async for upload in store.pending_uploads()] == []
 
 
 async def test_a_missing_key_is_no_such_key_and_can_be_confirmed(lab: Lab) -> None:
