@@ -34,7 +34,7 @@ from replicator.bulk.tasks import (
     Split,
     SplitTask,
 )
-from replicator.errors import AccessDenied, NoSuchBucket, ReplicatorError
+from replicator.errors import AccessDenied, NoSuchBucket, Refused, ReplicatorError
 from replicator.model import Deletes, Did
 from replicator.store import ObjectStore
 
@@ -98,6 +98,9 @@ class Migration:
             else:
                 await self._passes()
             self._checkpoint.finish()
+        except Refused:
+            self._checkpoint.finish()  # what a person puts right has to be listed again
+            raise
         except BaseException:
             self._save()
             raise
@@ -218,18 +221,18 @@ class Migration:
         least = min(load, key=load.__getitem__)
         return least if load[least] < KEYS_AHEAD else None
 
-    async def _next(self) -> Finished | Split:
-        """The next message that is about a task; takes in all others."""
-        while True:
-            if time.monotonic() - self._committed > COMMIT_EVERY:
-                self._save()
-            worker, message = await self._crew.receive()
-            if isinstance(message, Lost):
-                self._lost(worker, message)
-            elif isinstance(message, (Finished, Split)):
-                return message
-            else:
-                self._take_in(message)
+    async def _next(self) -> Finished | Split | None:
+        """Takes in the next message; gives it back when it is about a task. After any there may be work to hand out."""
+        if time.monotonic() - self._committed > COMMIT_EVERY:
+            self._save()
+        worker, message = await self._crew.receive()
+        if isinstance(message, Lost):
+            self._lost(worker, message)
+        elif isinstance(message, (Finished, Split)):
+            return message
+        else:
+            self._take_in(message)
+        return None
 
     def _take_in(self, message: Message) -> None:
         match message:

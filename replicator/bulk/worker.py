@@ -83,12 +83,14 @@ class Worker:
     async def run(self, tasks: Callable[[], Awaitable[Task | None]]) -> None:
         """Takes tasks until there is None, and drops what is not done by then. Raises what broke it."""
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._hand()) for _ in range(self._concurrency)]
-            helpers.append(group.create_task(self._talk()))
+            running = {group.create_task(self._hand()) for _ in range(self._concurrency)}
+            running.add(group.create_task(self._talk()))
             while (task := await tasks()) is not None:
-                helpers.append(group.create_task(self._start(task)))
-            for helper in helpers:
-                helper.cancel()
+                started = group.create_task(self._start(task))
+                running.add(started)
+                started.add_done_callback(running.discard)
+            for one in running:
+                one.cancel()
 
     async def _start(self, task: Task) -> None:
         if isinstance(task, SplitTask):

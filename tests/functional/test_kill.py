@@ -31,19 +31,27 @@ def fill(endpoint, objects, large):
     with ThreadPoolExecutor(8) as pool:
         put = lambda n: client.put_object(Bucket="kill-source", Key=f"d{n % 7}/{n:06}", Body=os.urandom(1 + n % 4096))  # noqa: E731
         list(pool.map(put, range(objects)))
-    upload = client.create_multipart_upload(Bucket="kill-source", Key="large.bin")["UploadId"]
+    upload = client.create_multipart_upload(Bucket="kill-source", Key="a large one")["UploadId"]
     parts = []
     for number in range(1, large * MiB // PART + 1):
         body = os.urandom(PART)
-        where = {"Bucket": "kill-source", "Key": "large.bin", "UploadId": upload, "PartNumber": number}
+        where = {"Bucket": "kill-source", "Key": "a large one", "UploadId": upload, "PartNumber": number}
         parts.append({"PartNumber": number, "ETag": client.upload_part(Body=body, **where)["ETag"]})
-    ended = {"Bucket": "kill-source", "Key": "large.bin", "UploadId": upload}
+    ended = {"Bucket": "kill-source", "Key": "a large one", "UploadId": upload}
     client.complete_multipart_upload(MultipartUpload={"Parts": parts}, **ended)
 
 
 def contents(endpoint, bucket):
     pages = boto_client(endpoint).get_paginator("list_objects_v2").paginate(Bucket=bucket)
     return {entry["Key"]: (entry["Size"], entry["ETag"]) for page in pages for entry in page.get("Contents", [])}
+
+
+def parts_of_unfinished(endpoint):
+    """Of each upload that is left, how many parts it has: one that was begun a moment before a kill has none."""
+    client = boto_client(endpoint)
+    for upload in client.list_multipart_uploads(Bucket="kill-target").get("Uploads", []):
+        where = {"Bucket": "kill-target", "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        yield len(client.list_parts(**where).get("Parts", []))
 
 
 def start(here, url, there, state):
@@ -65,24 +73,29 @@ def start(here, url, there, state):
 
 
 def run_and_kill(here, there, scratch, *, objects, large, kills, seconds):
-    """Kills a run so many times, after 0.3 to `seconds` s; the last run goes to its end. What was sent of the parts."""
+    """Kills a run so many times, within `seconds` s of its first requests; the last one goes to its end.
+
+    How often it was alive to be killed, and how much of the parts was sent, as a multiple of the large object.
+    """
     chance = random.Random(17)
     fill(here, objects, large)
     boto_client(there).create_bucket(Bucket="kill-target")
     killed = 0
     with metered(there.url) as meter:
-        for _ in range(kills):
-            process = start(here, meter.url, there, scratch / "state")
-            time.sleep(chance.uniform(0.3, seconds))
+        for number in range(kills):
+            process, before = start(here, meter.url, there, scratch / "state"), meter.connections
+            while meter.connections < before + 3 and process.poll() is None:  # one is for the check at the start
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0.0, seconds))
             if process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
+                (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)  # with its workers, or without
                 killed += 1
             process.communicate()
         process = start(here, meter.url, there, scratch / "state")
         output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert contents(here, "kill-source") == contents(there, "kill-target")
-    assert not boto_client(there).list_multipart_uploads(Bucket="kill-target").get("Uploads")
+    assert not any(parts_of_unfinished(there))
     return killed, sum(size for _, size in meter.parts) / (large * MiB)
 
 

@@ -19,9 +19,10 @@ _PART = re.compile(
 
 @dataclass(slots=True)
 class Meter:
-    """url: of the relay. parts: (number, bytes announced) of every UploadPart request, in order."""
+    """url: of the relay. connections: so far. parts: (number, bytes announced) of every UploadPart request."""
 
     url: str
+    connections: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -36,6 +37,7 @@ def metered(url: str) -> Iterator[Meter]:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
+                meter.connections += 1
                 far = socket.create_connection((where.hostname or "", where.port or 80))
                 for one, other, seen in ((near, far, meter.parts), (far, near, None)):
                     threading.Thread(target=_relay, args=(one, other, seen), daemon=True).start()
