@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from replicator.compare import compare, compare_attributes
 from replicator.copying import Copier
 from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do
-from replicator.errors import Archived, ChangedMeanwhile, Rejected, StoreError, Unproven, Unsupported
+from replicator.errors import Archived, ChangedMeanwhile, NoSuchKey, Rejected, StoreError, Unproven, Unsupported
 from replicator.model import Did, Evidence, ObjectState, Observed, Tags, Verdict
 from replicator.publish import Copied, Publisher
 from replicator.server_side import copy_server_side
+from replicator.store import ObjectStore
 
 
 @dataclass(slots=True)
@@ -79,15 +81,32 @@ class Applier:
 
     async def _keep(self, key: str, target: Observed, one: Progress) -> None:
         """Copies an object that is to be deleted into the trash. Raises StoreError when that cannot be done."""
-        store, to = one.publisher.target, self._trash + key
+        store, to = one.publisher.target, await self._free(key, one.publisher.target)
         stamp = target.state.stamp or target.state.etag  # with one, a store that changes ETags may do so
         result = await copy_server_side(store, key, target, one.publisher, to=to, stamp=stamp)
         if isinstance(result, Exception):
             raise result
-        if result is None:
-            raise Rejected("CopyObject", to, "could not be moved to the trash, and was not deleted")
+        if result is None or not await self._kept(to, target, one.publisher):
+            raise Rejected("CopyObject", to, "could not be kept in the trash as it is, and was not deleted")
         if one.action is not None:
             one.action = replace(one.action, reason=f"{one.action.reason}, moved to {to}")
+
+    async def _free(self, key: str, store: ObjectStore) -> str:
+        """A key in the trash that is not taken: somebody may have written anew what this run has deleted already."""
+        for number in itertools.count(1):
+            to = f"{self._trash}{'' if number == 1 else f'again {number}/'}{key}"
+            try:
+                await store.head(to)
+            except NoSuchKey:
+                return to
+        raise AssertionError("numbers do not end")
+
+    async def _kept(self, to: str, target: Observed, publisher: Publisher) -> bool:
+        """Whether all of an object is in the trash; Ceph RGW has to be given its tags once more."""
+        state = await publisher.target.head(to)
+        if state.size != target.state.size or compare_attributes(target.state.attributes, state.attributes).differing:
+            return False
+        return state.tag_count == len(target.tags) or await self._tag(to, target.tags, publisher)
 
     async def _amend_tags(self, key: str, tags: Tags, one: Progress, action: Action) -> None:
         if await self._tag(key, tags, one.publisher):

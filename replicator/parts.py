@@ -137,16 +137,18 @@ class PartCopy:
             for name in await publisher.target.list_uploads(self.key):
                 with suppress(NoSuchUpload):
                     stored = await publisher.target.list_parts(self.key, name)
-                    if await self._fits(stored, layout, storage_class):
+                    of_class = all(class_of(entry.storage_class) == storage_class for entry in stored.values())
+                    if of_class and await self.holds(stored, layout):
                         etags = {number: entry.etag for number, entry in stored.items()}
                         return Upload(publisher, name, (), etags=etags, resumed=True)
         return None
 
-    async def _fits(self, stored: dict[int, Listed], layout: Layout, storage_class: str) -> bool:
+    async def holds(self, stored: dict[int, Listed], layout: Layout) -> bool:
+        """Whether stored parts, at least one, are parts of this version: by their sizes, and by the bytes of one."""
         parts = {part.number: part for part in layout}
         for number, entry in stored.items():
             part = parts.get(number)
-            if part is None or part.size != entry.size or class_of(entry.storage_class) != storage_class:
+            if part is None or part.size != entry.size:
                 return False
         if not stored:
             return False

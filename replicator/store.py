@@ -83,12 +83,11 @@ class Fetched:
 
 @dataclass(frozen=True, slots=True)
 class PendingUpload:
-    """An unfinished upload. initiated: the store's time. initiator: as the store names it, "" when it does not."""
+    """An unfinished upload. initiated: the store's time, infinite when it does not say."""
 
     key: str
     id: str
     initiated: float
-    initiator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +190,8 @@ class ObjectStore(Protocol):
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:
         """The parts stored so far, by number; each with size, ETag, time and the upload's storage class.
+
+        The time is infinite when the store does not say.
 
         Raises NoSuchUpload.
         """

@@ -40,7 +40,7 @@ def parse_max_delete(text: str) -> MaxDelete:
     return MaxDelete(objects=int(number[1])) if number[1] else MaxDelete(percent=float(number[2]))
 
 
-def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: MaxDelete) -> None:
+def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: MaxDelete, *, before: int = 0) -> None:
     """Raises Refused if what a run has seen speaks against deleting what only the targets list.
 
     | the source lists | only at a target                      | deletes          |
@@ -50,7 +50,8 @@ def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: Ma
     | something        | within the limit at every target      | allowed          |
     | something        | more than the limit at some target    | refused, for all |
 
-    counts: of the whole pass, all of whose listings have come to their end.
+    counts: of the whole pass, all of whose listings have come to their end. before: objects that earlier passes of the
+    run deleted at each target: the limit is the run's.
     """
     if not any(counts.extra):
         return
@@ -60,9 +61,9 @@ def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: Ma
             "source's bucket and prefix; to empty a target on purpose, delete its objects there"
         )
     for name, extra, objects in zip(targets, counts.extra, counts.targets, strict=True):
-        if not limit.allows(extra, objects):
+        if extra and not limit.allows(before + extra, before + objects):
             share = 100 * extra / objects
             raise Refused(
                 f"{extra:,} of the {objects:,} objects at {name} ({share:.1f} %) are not at the source: nothing was "
-                f"deleted. If they are to go, say --max-delete {extra}; --dry-run names them"
+                f"deleted. If they are to go, say --max-delete {before + extra}; --dry-run names them"
             )

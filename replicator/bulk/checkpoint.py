@@ -30,7 +30,11 @@ _TABLES = """
 create table if not exists facts (name text primary key, value text not null) without rowid;
 create table if not exists ranges (after blob, upto blob, primary key (after, upto)) without rowid;
 create table if not exists candidates (key blob primary key) without rowid;
+create table if not exists failed (key blob, target text, primary key (key, target)) without rowid;
 """
+
+
+_NAMES = ("ranges", "candidates", "failed")
 
 
 class Checkpoint:
@@ -39,6 +43,7 @@ class Checkpoint:
     def __init__(self, database: sqlite3.Connection, name: str) -> None:
         self._database = database
         self._name = name
+        self._broken = False
 
     def resume(self) -> Mapping[str, Any] | None:
         """What `save` was last given, if that run had not come to its end."""
@@ -47,8 +52,8 @@ class Checkpoint:
 
     def start_pass(self) -> None:
         """All keys are to be listed, and nothing is to be deleted."""
-        self._run("delete from candidates")
-        self._run("delete from ranges")
+        for table in _NAMES:
+            self._run(f"delete from {table}")  # noqa: S608 - one of ours
         self._run("insert into ranges values (?, ?)", *_row(Range()))
 
     def ranges(self) -> list[Range]:
@@ -69,8 +74,24 @@ class Checkpoint:
 
     def candidates(self) -> Iterator[tuple[str, ...]]:
         """Batches of them, in order."""
+        return self._batches("candidates")
+
+    def add_failed(self, key: str, target: str) -> int:
+        """Notes a key that is not as it should be there. How many that are more than before: 1, or 0."""
+        return self._change("insert or ignore into failed values (?, ?)", key.encode(), target)
+
+    def remove_failed(self, key: str, target: str) -> int:
+        """The key is as it should be, now. How many that are less than before: 1, or 0."""
+        return self._change("delete from failed where key = ? and target = ?", key.encode(), target)
+
+    def failed(self) -> Iterator[tuple[str, ...]]:
+        """Batches of the keys that are noted, in order."""
+        return self._batches("failed")
+
+    def _batches(self, table: str) -> Iterator[tuple[str, ...]]:
         last = b""
-        while found := self._run("select key from candidates where key > ? order by key limit ?", last, BATCH):
+        statement = f"select distinct key from {table} where key > ? order by key limit ?"  # noqa: S608 - one of ours
+        while found := self._run(statement, last, BATCH):
             last = found[-1][0]
             yield tuple(key.decode() for (key,) in found)
 
@@ -80,18 +101,27 @@ class Checkpoint:
             self._database.executemany("delete from candidates where key = ?", [(key.encode(),) for key in keys])
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Commits everything so far, together with these facts."""
+        """Commits everything so far, together with these facts.
+
+        Nothing after a failure: what SQLite has rolled back is then not in the facts, which would be ahead of it.
+        """
+        if self._broken:
+            return
         self._run("insert or replace into facts values ('saved', ?)", json.dumps(state))
         with self._explained():
             self._database.commit()
 
     def finish(self) -> None:
         """The run has come to its end: the next one begins anew."""
-        for table in ("candidates", "ranges"):
-            self._run(f"delete from {table}")  # noqa: S608 - the names are above
+        for table in _NAMES:
+            self._run(f"delete from {table}")  # noqa: S608 - one of ours
         self._run("delete from facts where name = 'saved'")
         with self._explained():
             self._database.commit()
+
+    def _change(self, statement: str, *values: object) -> int:
+        with self._explained():
+            return self._database.execute(statement, values).rowcount
 
     def _run(self, statement: str, *values: object) -> list[Any]:
         with self._explained():
@@ -102,6 +132,7 @@ class Checkpoint:
         try:
             yield
         except sqlite3.Error as error:
+            self._broken = True
             raise ReplicatorError(f"{self._name}: {error}: what was done so far is safe, run again to go on") from error
 
 

@@ -18,6 +18,7 @@ from replicator.bulk.crew import Crew, Lost
 from replicator.bulk.plan import Plan
 from replicator.bulk.report import Report
 from replicator.bulk.schedule import Schedule
+from replicator.bulk.splitting import honours_start
 from replicator.bulk.tally import Tally
 from replicator.bulk.tasks import (
     Counts,
@@ -35,7 +36,7 @@ from replicator.bulk.tasks import (
     SplitTask,
 )
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, ReplicatorError
-from replicator.model import Deletes, Did
+from replicator.model import Deletes, Did, Outcome
 from replicator.store import ObjectStore
 
 MOST_PASSES = 8
@@ -81,6 +82,7 @@ class Migration:
         self._alive = set(crew.workers)
         self._posted: dict[int, tuple[int, Sequence[str]]] = {}
         self._again: list[Sequence[str]] = []
+        self._trying_again = False
         self._committed = time.monotonic()
         self.tally = tally
 
@@ -94,7 +96,9 @@ class Migration:
         try:
             if self._keys is not None:
                 self.tally.start_pass()
+                self._checkpoint.start_pass()
                 await self._converge_keys(self._keys, done=self._count)
+                await self._try_again()
             else:
                 await self._passes()
             self._checkpoint.finish()
@@ -112,18 +116,21 @@ class Migration:
         return not self._plan.dry_run and self._keys is None and self.tally.pass_writes > 0
 
     async def _passes(self) -> None:
-        self._take_up()
+        await self._take_up()
         while True:
             await self._scan()
+            await self._try_again()
             await self._delete()
             if self._plan.dry_run or not self.tally.pass_writes or self.tally.passes >= MOST_PASSES:
                 return
             self._start_pass()
 
-    def _take_up(self) -> None:
+    async def _take_up(self) -> None:
         """Goes on with the run that the checkpoint tells of, or begins one."""
         saved = self._checkpoint.resume()
-        if saved is None:
+        starts = [one.after for one in self._checkpoint.ranges() if one.after][:1]
+        everywhere = [(store, start) for store in (self._source, *self._targets) for start in starts]
+        if saved is None or not all([await honours_start(store, start) for store, start in everywhere]):
             self._began = self._clock() + self._source.clock_skew
             self._start_pass()
             return
@@ -178,6 +185,16 @@ class Migration:
         self._schedule.fail(message.id)
         return message.error
 
+    async def _try_again(self) -> None:
+        """Has the keys that failed in this pass converged once more, so that only those count that fail again.
+
+        One whose bytes arrived, and its tags did not, would look in sync to the listings of every later pass.
+        """
+        if not self._plan.dry_run and self.tally.failed:
+            self._trying_again = True
+            await self._converge_keys(_each(self._checkpoint.failed()))
+            self._trying_again = False
+
     async def _delete(self) -> None:
         """Deletes what only the targets list, if no brake holds it back."""
         if self._plan.deletes is Deletes.KEEP:
@@ -185,7 +202,8 @@ class Migration:
         names = [store.name for store in self._targets]
         if self._plan.dry_run:  # first name them, then say that they would be held back
             await self._converge_keys(_each(self._checkpoint.candidates()))
-        check_deletes(self.tally.counts, names, self._source.name, self._plan.max_delete)
+        before = -(-self.tally.did[Did.DELETED] // len(self._targets)) if not self._plan.dry_run else 0
+        check_deletes(self.tally.counts, names, self._source.name, self._plan.max_delete, before=before)
         if not self._plan.dry_run:
             await self._converge_keys(_each(self._checkpoint.candidates()), done=self._checkpoint.remove_candidates)
 
@@ -240,9 +258,7 @@ class Migration:
                 self._settled(number, through, counts)
             case Outcomes(outcomes):
                 for outcome in outcomes:
-                    self.tally.add(outcome)
-                    if self.tally.passes == 1 or outcome.did is not Did.IN_SYNC:
-                        self._report.add(outcome)
+                    self._note(outcome)
             case Gone(keys):
                 self._checkpoint.add_candidates(keys)
             case Pulse(pages=pages):
@@ -250,11 +266,19 @@ class Migration:
                 for number, count in pages:
                     self._schedule.listed(number, count)
 
+    def _note(self, outcome: Outcome) -> None:
+        self.tally.add(outcome)
+        if outcome.did is Did.FAILED:
+            self.tally.failed += self._checkpoint.add_failed(outcome.key, outcome.target)
+            if self._trying_again:
+                return  # it is in the report already
+        elif self.tally.failed:
+            self.tally.failed -= self._checkpoint.remove_failed(outcome.key, outcome.target)
+        if self.tally.passes == 1 or outcome.did is not Did.IN_SYNC:
+            self._report.add(outcome)
+
     def _settled(self, number: int, through: str, counts: Counts) -> None:
         """Counts what is done, and keeps it from being done again."""
-        if number < 0:
-            self.tally.counts.add(counts)
-            return
         before = self._schedule.settled(number, through)
         if before is not None:
             self.tally.counts.add(counts)
@@ -271,6 +295,7 @@ class Migration:
             raise ReplicatorError(f"no worker is left: {message.reason}; what was done so far is kept: run it again")
 
     def _save(self) -> None:
+        self._report.flush()  # what counts as done has to be in the report
         self._checkpoint.save({"began": self._began, "tally": self.tally.to_json()})
         self._committed = time.monotonic()
 

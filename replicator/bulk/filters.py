@@ -26,32 +26,22 @@ class KeyFilter:
     (docs.aws.amazon.com/cli/latest/reference/s3/#use-of-exclude-and-include-filters).
     """
 
-    def __init__(self, rules: Sequence[Rule] = (), *, without: str = "") -> None:
-        """without: a prefix whose keys are never included, "" for none."""
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
         self._rules = [(rule.include, re.compile(translate(rule.pattern)).match) for rule in reversed(rules)]
-        self._given = tuple(rules), without
-        self._without = without
+        self._given = tuple(rules)
         self.words = [f"{'include' if rule.include else 'exclude'} {rule.pattern!a}" for rule in rules]
         """What is asked for, for messages."""
-        if without:
-            self.words.append(f"without {without!a}")
-        self.takes_all = not rules and not without
+        self.takes_all = not rules
         """Whether every key is included."""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as what it was made of."""
-        return _filter, self._given
+        return KeyFilter, (self._given,)
 
     def includes(self, key: str) -> bool:
         """Whether the run is about this key."""
-        if self._without and key.startswith(self._without):
-            return False
         return next((include for include, match in self._rules if match(key)), True)
 
     def of(self, rows: list[Row]) -> list[Row]:
         """The rows that the run is about."""
         return rows if self.takes_all else [row for row in rows if self.includes(row.key)]
-
-
-def _filter(rules: Sequence[Rule], without: str) -> KeyFilter:
-    return KeyFilter(rules, without=without)

@@ -83,6 +83,9 @@ class HtmlReport:
         self._failures.add(outcome)
         self._losses.add(outcome)
 
+    def flush(self) -> None:
+        """Does nothing: the page is written at the end."""
+
     def sample(self, seconds: float, objects: int, bytes_: int, throttled: int) -> None:
         """Notes figures of the whole run so far, `seconds` after it began. Samples come in order of time."""
         self._timeline.add(charts.Sample(seconds, objects, bytes_, throttled))

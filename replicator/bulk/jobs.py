@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.budget import ByteBudget
-from replicator.bulk.plan import Plan
+from replicator.bulk.plan import Plan, is_trashed
 from replicator.bulk.tasks import Counts, Pass
 from replicator.compare import listed_in_sync, pages_in_sync
 from replicator.converge import DONE, Converger
@@ -83,7 +83,8 @@ class MigrationJob:
         skews = [self._source.clock_skew - store.clock_skew for store in self._targets]
         for row in rows:
             if row.source is None:
-                self._note_gone(row, result)
+                if not is_trashed(row.key):
+                    self._note_gone(row, result)
             elif during.every or not all(
                 target is not None and listed_in_sync(row.source, target, skew, during.changed_since)
                 for target, skew in zip(row.targets, skews, strict=True)

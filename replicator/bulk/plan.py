@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from replicator.bulk.brakes import MaxDelete
 from replicator.bulk.filters import KeyFilter
@@ -25,3 +27,16 @@ class Plan:
     keys: KeyFilter = field(default_factory=KeyFilter)
     max_delete: MaxDelete = field(default_factory=MaxDelete)
     trash: str = ""
+
+
+_TRASHED = re.compile(r"(?:^|/)\d{8}T\d{6}Z-[0-9a-f]{6}/")
+
+
+def trash_of_run(prefix: str, began: datetime, token: str) -> str:
+    """Where a run that begins then puts what it deletes. token: six hexadecimal digits, others for every run."""
+    return f"{prefix}{began:%Y%m%dT%H%M%SZ}-{token}/"
+
+
+def is_trashed(key: str) -> bool:
+    """Whether a key lies in the trash of some run: no run deletes that."""
+    return _TRASHED.search(key) is not None

@@ -18,11 +18,17 @@ class Report(Protocol):
     def add(self, outcome: Outcome) -> None:
         """Notes one outcome."""
 
+    def flush(self) -> None:
+        """Puts what was noted where a kill does not reach it."""
+
 
 class NoReport:
     """Forgets everything."""
 
     def add(self, outcome: Outcome) -> None:
+        """Does nothing."""
+
+    def flush(self) -> None:
         """Does nothing."""
 
 
@@ -36,6 +42,11 @@ class Reports:
         """Notes the outcome in each."""
         for report in self._reports:
             report.add(outcome)
+
+    def flush(self) -> None:
+        """Flushes each."""
+        for report in self._reports:
+            report.flush()
 
 
 class JsonlReport:
@@ -58,6 +69,10 @@ class JsonlReport:
             "error": type(outcome.failure).__name__ if outcome.failure else None,
         }
         self._stream.write(json.dumps(line) + "\n")
+
+    def flush(self) -> None:
+        """Writes what is still in memory."""
+        self._stream.flush()
 
 
 @contextmanager

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from replicator.bulk.prefetch import prefetch
 from replicator.bulk.tasks import Counts, Range
+from replicator.compare import CLOCK_MARGIN
 from replicator.diff import Row, Stretch, align_pages
+from replicator.errors import ChangedMeanwhile, NoSuchKey, UntrustworthyListing
+from replicator.listed import keys_of
+from replicator.model import Listed
 from replicator.store import ObjectStore
 
 MOST_OPEN = 1000
@@ -28,10 +34,17 @@ class Open:
 class Scan:
     """Lists a range; may be told to end earlier while it runs.
 
-    position: the key up to which everything has been listed. pages: stretches listed.
+    position: the key up to which everything has been listed. pages: stretches listed. clock: seconds since the epoch.
     """
 
-    def __init__(self, source: ObjectStore, targets: Sequence[ObjectStore], wanted: Range) -> None:
+    def __init__(
+        self,
+        source: ObjectStore,
+        targets: Sequence[ObjectStore],
+        wanted: Range,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._source = source
         self._targets = targets
         self._open: deque[Open] = deque()
@@ -40,13 +53,16 @@ class Scan:
         self._through: str | None = None
         self._idle = asyncio.Event()
         self._after = wanted.after
+        self._began = clock()
         self.upto = wanted.upto
         self.position = wanted.after
         self.pages = 0
         self.listed_all = False
 
     async def run(
-        self, sort_out: Callable[[Stretch], tuple[Counts, list[Row]]], give: Callable[[Row, Open], Awaitable[None]]
+        self,
+        sort_out: Callable[[Stretch], Awaitable[tuple[Counts, list[Row]]]],
+        give: Callable[[Row, Open], Awaitable[None]],
     ) -> None:
         """Lists to the end of the range, and returns when all rows are done.
 
@@ -54,7 +70,7 @@ class Scan:
         called when it is done. Raises the StoreError of a listing that failed, before the rows at hand are done.
         """
         async for stretch in self._stretches():
-            counts, rows = sort_out(stretch)
+            counts, rows = await sort_out(stretch)
             opened = Open(stretch.through, counts, len(rows))
             self._open.append(opened)
             for row in rows:
@@ -68,10 +84,9 @@ class Scan:
             self._idle.clear()
             await self._idle.wait()
 
-    def done(self, opened: Open, failed: int) -> None:
-        """A row of a stretch is done; failed: at how many targets it is not as it should be."""
+    def done(self, opened: Open) -> None:
+        """A row of a stretch is done, well or not."""
         opened.left -= 1
-        opened.counts.failed += failed
         if opened.left == 0:
             self._settle()
 
@@ -91,19 +106,42 @@ class Scan:
         return True
 
     async def _stretches(self) -> AsyncIterator[Stretch]:
+        seen = self._after
         sides = [prefetch(store.list_pages(after=self._after)) for store in (self._source, *self._targets)]
         try:
             async for stretch in align_pages(sides[0], sides[1:]):
-                if self.upto is not None and stretch.through >= self.upto:
-                    self.position = self.upto
-                    yield stretch.upto(self.upto)
-                    return
+                at_end = self.upto is not None and stretch.through >= self.upto
+                if at_end and self.upto is not None:
+                    stretch = stretch.upto(self.upto)
+                seen = keys_of(stretch.source)[-1] if stretch.source else seen
                 self.position = stretch.through
                 self.pages += 1
                 yield stretch
+                if at_end:
+                    break
         finally:
             for side in sides:
                 await side.aclose()
+        if self.upto is not None and seen != self.upto and (new := await self._unlisted(self.upto)):
+            yield Stretch(self.upto, [new], [[] for _ in self._targets])
+
+    async def _unlisted(self, upto: str) -> Listed | None:
+        """The object at which the range was cut, which was not listed in it: None if it is gone by now.
+
+        It may be newer than the page that should have had it. Else the listing is not in order: a store that sorts by
+        UTF-16, say, has what sorts behind U+FFFF before the cut, and would be believed to have come to the end. Raises
+        UntrustworthyListing then.
+        """
+        try:
+            await self._source.confirm_absent(upto)
+        except ChangedMeanwhile:
+            with suppress(NoSuchKey):
+                state = await self._source.head(upto)
+                if state.modified < self._began + self._source.clock_skew - CLOCK_MARGIN:
+                    detail = f"the listing did not come to {upto!r}, which is there: not in the order of keys"
+                    raise UntrustworthyListing("ListObjectsV2", self._source.name, detail) from None
+                return Listed(upto, state.size, state.etag, state.modified, state.storage_class)
+        return None
 
     def _settle(self) -> None:
         while self._open and self._open[0].left == 0:

@@ -8,7 +8,7 @@ understand an invented one. A poor cut does no harm, as what turns out to be lon
 
 from __future__ import annotations
 
-from replicator.errors import StoreError
+from replicator.errors import UntrustworthyListing
 from replicator.store import ObjectStore
 
 LAST = "\U0010fffd"
@@ -18,7 +18,7 @@ MOST_BRANCHES = 24
 """Branches that are looked at before one of them is chosen."""
 
 LONGEST = 1000
-"""Bytes of a key to start after: S3 takes 1,024."""
+"""Bytes of a key that are looked at: S3 takes 1,024, LAST included."""
 
 
 async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | None:
@@ -26,7 +26,8 @@ async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | 
 
     Asks for some twenty single keys, in turn. Raises StoreError.
     """
-    probe = _Probe(store, upto)
+    probe = _Probe(store, after, upto)
+    after = after.encode("utf-8", "replace")[: LONGEST - len(LAST.encode())].decode("utf-8", "ignore")
     length = await probe.shared(after)
     if length is None:
         return None
@@ -38,7 +39,7 @@ async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | 
             break
         branches.append(key)
         character = key[length]
-    return branches[(len(branches) - 1) // 2] if branches else None
+    return branches[len(branches) // 2] if branches else None
 
 
 async def honours_start(store: ObjectStore, after: str) -> bool:
@@ -46,24 +47,26 @@ async def honours_start(store: ObjectStore, after: str) -> bool:
     try:
         async for _ in store.list_pages(after=after, page_size=1):
             break
-    except StoreError:
+    except UntrustworthyListing:
         return False
     return True
 
 
 class _Probe:
-    def __init__(self, store: ObjectStore, upto: str | None) -> None:
+    def __init__(self, store: ObjectStore, after: str, upto: str | None) -> None:
         self._store = store
+        self._after = after
         self._upto = upto
 
     async def first_beyond(self, prefix: str) -> str | None:
-        """The first key before the end of the range that sorts after all keys with this prefix."""
-        start = prefix + LAST
-        if len(start.encode("utf-8", "replace")) > LONGEST:
-            return None
-        async for page in self._store.list_pages(after=start, page_size=1):
-            key = page[0].key if page else None
-            return key if key is not None and (self._upto is None or key < self._upto) else None
+        """The first key before the end of the range that sorts after all keys with this prefix; None if there is none.
+
+        None, too, where a key with this prefix sorts after LAST.
+        """
+        async for page in self._store.list_pages(after=prefix + LAST, page_size=1):
+            key = page[0].key
+            inside = key > self._after and (self._upto is None or key < self._upto)
+            return key if inside and not key.startswith(prefix) else None
         return None
 
     async def shared(self, after: str) -> int | None:

@@ -1,56 +1,62 @@
 """Unfinished uploads that nobody goes on with: they cost as much as objects, and no listing shows them.
 
-Only those are aborted that are ours for certain: begun by the same identity as ours, of a key that the run is about,
-and without a part for a long time.
+Services do not say reliably who began an upload (Ceph RGW names whoever asks). So only those are aborted whose parts
+are proved to be parts of the source's object as it is now: with them nothing is lost, whoever sent them. They have had
+no part for a long time, and the run is about their keys. Without parts they cost nothing, and stay.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from replicator.errors import NoSuchUpload, Unsupported
-from replicator.store import ObjectStore, PendingUpload, Write
+from replicator.budget import ByteBudget
+from replicator.errors import AccessDenied, NoSuchKey, NoSuchUpload
+from replicator.layout import find_cut
+from replicator.model import GiB, Listed, Observed
+from replicator.parts import PartCopy
+from replicator.reading import SourceTrust
+from replicator.store import ObjectStore, PendingUpload
 
-PROBE = "replicator-whose-uploads-are-these"
-"""The key of an upload that is begun, looked at and aborted, to see who we are. No object is ever made of it."""
+
+@dataclass(slots=True)
+class Stale:
+    """Old uploads: those that were aborted (or would be), and the number of those that are perhaps not ours."""
+
+    aborted: list[PendingUpload] = field(default_factory=list)
+    left: int = 0
 
 
 async def abort_stale(
-    target: ObjectStore, *, before: float, includes: Callable[[str], bool], dry_run: bool
-) -> list[PendingUpload]:
-    """Aborts uploads that were begun, and got their last part, before that time of the target; those it aborted.
-
-    Raises Unsupported where the service does not say who began an upload, and StoreError.
-    """
-    initiator = await _ourselves(target)
-    stale = []
+    source: ObjectStore, target: ObjectStore, *, before: float, includes: Callable[[str], bool], dry_run: bool
+) -> Stale:
+    """Aborts uploads that were begun, and got their last part, before that time of the target. Raises StoreError."""
+    stale = Stale()
     async for upload in target.pending_uploads():
-        if upload.initiator != initiator or upload.initiated >= before or not includes(upload.key):
+        if upload.initiated >= before or not includes(upload.key):
             continue
-        if await _last_part(target, upload) < before:
-            if not dry_run:
-                await target.abort_upload(upload.key, upload.id)
-            stale.append(upload)
+        try:
+            parts = await target.list_parts(upload.key, upload.id)
+            if any(part.modified >= before for part in parts.values()):
+                continue
+            ours = await _is_copy(source, upload.key, parts)
+        except (NoSuchUpload, AccessDenied):  # completed by now, or surely not ours
+            continue
+        if not ours:
+            stale.left += 1
+            continue
+        if not dry_run:
+            await target.abort_upload(upload.key, upload.id)
+        stale.aborted.append(upload)
     return stale
 
 
-async def _last_part(target: ObjectStore, upload: PendingUpload) -> float:
-    """When the last part was stored; 0.0 when there is none."""
+async def _is_copy(source: ObjectStore, key: str, parts: dict[int, Listed]) -> bool:
+    """Whether stored parts are some of those in which the source's object would be copied."""
     try:
-        parts = await target.list_parts(upload.key, upload.id)
-    except NoSuchUpload:
-        return float("inf")  # completed or aborted by now
-    return max((part.modified for part in parts.values()), default=0.0)
-
-
-async def _ourselves(target: ObjectStore) -> str:
-    """How the service names who begins our uploads."""
-    own = await target.create_upload(PROBE, Write())
-    try:
-        found = [upload.initiator async for upload in target.pending_uploads(PROBE) if upload.id == own]
-    finally:
-        await target.abort_upload(PROBE, own)
-    if not found or not found[0]:
-        detail = "the service does not say who began an upload: none was aborted"
-        raise Unsupported("ListMultipartUploads", target.name, detail)
-    return found[0]
+        state = await source.head(key)
+    except NoSuchKey:
+        return False
+    cut = await find_cut(source, key, state)
+    copy = PartCopy(source, key, Observed(state), ByteBudget(GiB), SourceTrust(), resume_from=0)
+    return await copy.holds(parts, cut.layout or ())

@@ -17,10 +17,11 @@ WRITES = frozenset({Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED})
 class Tally:
     """Counters of one run. Objects are counted once for each target.
 
-    counts: what was seen in this pass where everything is done. failed_before: failures of the pass before. The rest is
-    for the eye: listed: objects of the source listed in this pass. found_bytes, worked_bytes: of objects that need
-    work in this pass, as far as listed, and of those that had it. listing_done: whether all are listed. sent: bytes.
-    throttled: requests that a service refused as too many. limit: requests in flight allowed where it did so last.
+    counts: what was seen in this pass where everything is done. failed: keys that are not as they should be, as they
+    were last tried in this pass; failed_before: at the end of the pass before. The rest is for the eye. listed: objects
+    of the source listed in this pass. found_bytes, worked_bytes: of objects that need work in this pass, as far as
+    listed, and of those that had it. listing_done: whether all are listed. sent: bytes. throttled: requests that a
+    service refused as too many. limit: requests in flight allowed where it did so last.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -29,6 +30,7 @@ class Tally:
     bytes: int = 0
     passes: int = 0
     pass_writes: int = 0
+    failed: int = 0
     failed_before: int = 0
     listed: int = 0
     found_bytes: int = 0
@@ -42,12 +44,12 @@ class Tally:
         """Failures are tried again in every pass, so that only those of the last one count."""
         self.passes += 1
         self.pass_writes = 0
-        self.failed_before, self.counts = self.failed, Counts()
+        self.failed_before, self.failed, self.counts = self.failed, 0, Counts()
         self.listed = self.found_bytes = self.worked_bytes = 0
         self.listing_done = False
 
     def add(self, outcome: Outcome) -> None:
-        """Counts an outcome. Failures are counted by what was seen, see `counts`."""
+        """Counts an outcome; but for failures, which may pass."""
         if outcome.did is Did.FAILED:
             return
         self.did[outcome.did] += 1
@@ -73,11 +75,6 @@ class Tally:
         return self.counts.source
 
     @property
-    def failed(self) -> int:
-        """Keys that failed in this pass, once for each target."""
-        return self.counts.failed
-
-    @property
     def extra(self) -> int:
         """Objects that only a target lists."""
         return sum(self.counts.extra)
@@ -91,10 +88,10 @@ class Tally:
         """What a run that goes on later has to know."""
         counts = self.counts
         return {
-            "counts": [counts.source, counts.targets, counts.extra, counts.failed],
+            "counts": [counts.source, counts.targets, counts.extra],
             "did": {did.value: number for did, number in self.did.items()},
             "not_kept": dict(self.not_kept),
-            "numbers": [self.bytes, self.passes, self.pass_writes, self.failed_before],
+            "numbers": [self.bytes, self.passes, self.pass_writes, self.failed, self.failed_before],
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -102,4 +99,4 @@ class Tally:
         self.counts = Counts(*saved["counts"])
         self.did = Counter({Did(did): number for did, number in saved["did"].items()})
         self.not_kept = Counter(saved["not_kept"])
-        self.bytes, self.passes, self.pass_writes, self.failed_before = saved["numbers"]
+        self.bytes, self.passes, self.pass_writes, self.failed, self.failed_before = saved["numbers"]

@@ -43,18 +43,16 @@ class Counts:
     """What was seen in a stretch of keys. Exact: a stretch that is done again is not counted twice.
 
     source: objects listed there. targets, extra: objects listed at each target, and those of them that the source does
-    not list. failed: keys and targets that could not be made equal.
+    not list.
     """
 
     source: int = 0
     targets: list[int] = field(default_factory=list)
     extra: list[int] = field(default_factory=list)
-    failed: int = 0
 
     def add(self, other: Counts) -> None:
         """Adds what was seen in another stretch."""
         self.source += other.source
-        self.failed += other.failed
         self.targets = _sums(self.targets, other.targets)
         self.extra = _sums(self.extra, other.extra)
 

@@ -27,25 +27,25 @@ from replicator.bulk.tasks import (
 )
 from replicator.diff import Row, Stretch
 from replicator.errors import StoreError
-from replicator.model import Did, Outcome
+from replicator.model import Outcome
 from replicator.store import ObjectStore
 
 TICK = 0.05
 """Seconds between two words to the parent."""
 
 MOST_UNSAID = 5000
-"""Outcomes that may wait to be sent before the hands stop."""
+"""Outcomes and keys that may wait to be sent before those who make them stop."""
 
 Send = Callable[[Message], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class _Item:
-    """A row in the queue, and whom to tell when it is done: how many targets failed."""
+    """A row in the queue, and whom to tell when it is done."""
 
     row: Row
     during: Pass
-    done: Callable[[int], None]
+    done: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -105,8 +105,9 @@ class Worker:
         except StoreError as problem:
             error = problem
         await self._say()
-        self._scans.pop(task.id, None)
-        await self._send(Finished(task.id, error))
+        async with self._saying:
+            self._scans.pop(task.id, None)
+            await self._send(Finished(task.id, error))
 
     async def _scan(self, task: ScanTask) -> None:
         scan = self._scans[task.id] = Scan(self._source, self._targets, task.range)
@@ -118,12 +119,11 @@ class Worker:
         await scan.run(partial(self._sort_out, task.during), give)
 
     async def _keys(self, task: KeysTask) -> None:
-        counts, left = Counts(), len(task.keys)
+        left = len(task.keys)
         all_done = asyncio.Event()
 
-        def done(failed: int) -> None:
+        def done() -> None:
             nonlocal left
-            counts.failed += failed
             left -= 1
             if left == 0:
                 all_done.set()
@@ -131,8 +131,6 @@ class Worker:
         for key in task.keys:
             await self._queue.put(_Item(Row(key, None, ()), task.during, done))
         await all_done.wait()
-        await self._say()
-        await self._send(Settled(task.id, "", counts))
 
     async def _split(self, task: SplitTask) -> None:
         """Cuts a scan's range where its source's keys branch, if all sides can begin to list there."""
@@ -141,19 +139,23 @@ class Worker:
         if scan is not None and not scan.listed_all:
             try:
                 at = await find_split(self._source, scan.position, scan.upto)
+                if at is not None and not all([await honours_start(store, at) for store in self._targets]):
+                    at = None
             except StoreError:
                 at = None
-        if at is not None and not all([await honours_start(store, at) for store in self._targets]):
-            at = None
-        if at is not None and (scan is None or not scan.shorten(at)):
-            at = None
-        await self._send(Split(task.id, at))
+        async with self._saying:  # or the scan could be told finished before it is told how far it went
+            if at is not None and (scan is None or not scan.shorten(at)):
+                at = None
+            await self._send(Split(task.id, at))
 
-    def _sort_out(self, during: Pass, stretch: Stretch) -> tuple[Counts, list[Row]]:
+    async def _sort_out(self, during: Pass, stretch: Stretch) -> tuple[Counts, list[Row]]:
         sorted_out = self._job.sort_out(during, stretch)
-        self._unsaid.gone += sorted_out.gone
-        self._unsaid.outcomes += sorted_out.outcomes
-        self._unsaid.listed += sorted_out.counts.source
+        unsaid = self._unsaid
+        unsaid.gone += sorted_out.gone
+        unsaid.outcomes += sorted_out.outcomes
+        unsaid.listed += sorted_out.counts.source
+        if len(unsaid.gone) + len(unsaid.outcomes) > MOST_UNSAID:
+            await self._say()
         return sorted_out.counts, sorted_out.rows
 
     async def _hand(self) -> None:
@@ -164,7 +166,7 @@ class Worker:
             unsaid.outcomes += outcomes
             if item.row.source is not None:
                 unsaid.worked += item.row.source.size
-            item.done(sum(outcome.did is Did.FAILED for outcome in outcomes))
+            item.done()
             if len(unsaid.outcomes) > MOST_UNSAID:
                 await self._say()
 

@@ -18,6 +18,10 @@ class EchoingReport:
         self._line_of = line_of
         self._err = err
 
+    def flush(self) -> None:
+        """Flushes the report."""
+        self._report.flush()
+
     def add(self, outcome: Outcome) -> None:
         """Reports an outcome, and prints its line; what a key could do to a terminal is escaped."""
         self._report.add(outcome)

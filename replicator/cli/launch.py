@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from replicator.bulk.crew import Crew, LocalCrew
 from replicator.bulk.jobs import MigrationJob
-from replicator.bulk.plan import Plan
+from replicator.bulk.plan import Plan, trash_of_run
 from replicator.bulk.processes import ProcessCrew, fork_workers
 from replicator.bulk.worker import Send, Worker
 from replicator.cli.options import loop_factory
@@ -32,17 +33,17 @@ def cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def trash_of(text: str | None) -> tuple[str, str]:
-    """The prefix of --trash, which a run leaves alone, and the one below it for this run. Raises ConfigurationError.
+def trash_of(text: str | None) -> str:
+    """Where this run puts what it deletes, below the prefix of --trash; "" without. Raises ConfigurationError.
 
-    What is deleted in one run must not replace what was deleted in another.
+    What is deleted in one run must not replace what was deleted in another, in the same second.
     """
     if text is None:
-        return "", ""
+        return ""
     prefix = text.strip("/")
     if not prefix:
         raise ConfigurationError(f"--trash {text!r}: give a prefix below the target")
-    return f"{prefix}/", f"{prefix}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}/"
+    return trash_of_run(f"{prefix}/", datetime.now(UTC), secrets.token_hex(3))
 
 
 @contextmanager

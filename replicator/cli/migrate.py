@@ -79,16 +79,18 @@ def migrate(
         options["deletes"] = Deletes.MIRROR.value
     settings = settings_from(source, targets, config, options, processes=cpus())
     by_keys = keys is not None or inventory is not None
+    if settings.deletes is Deletes.KEEP and (trash is not None or max_delete is not None):
+        option = "--trash" if trash is not None else "--max-delete"
+        raise ConfigurationError(f"{option} is about deletes, and there are none without --delete")
     _check_together(settings, keys, inventory, state, dry_run=dry_run)
-    bin_, put_by = trash_of(trash)
     plan = Plan(
         deletes=settings.deletes,
         dry_run=dry_run,
         deep=deep,
         one_look=by_keys,
-        keys=key_filter(without=bin_),
+        keys=key_filter(),
         max_delete=parse_max_delete(max_delete) if max_delete is not None else MaxDelete(),
-        trash=put_by,
+        trash=trash_of(trash),
     )
     stale = _stale_age(abort_stale)
     if html is not None:

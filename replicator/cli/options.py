@@ -108,9 +108,9 @@ def settings_from(
     return Settings.from_env({**defaults, **os.environ, **overrides}, targets=targets, config=read_config(config))
 
 
-def key_filter(*, without: str = "") -> KeyFilter:
-    """The --include and --exclude of the command that is running. without: a prefix that is left alone in any case."""
-    return KeyFilter(click.get_current_context().meta.get(RULES, []), without=without)
+def key_filter() -> KeyFilter:
+    """The --include and --exclude of the command that is running."""
+    return KeyFilter(click.get_current_context().meta.get(RULES, []))
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:

@@ -69,7 +69,7 @@ class Run:
         self._requests = Requests()
         self._html = HtmlReport()
         self._began = time.monotonic()
-        self._aborted = 0
+        self._aborted = self._left = 0
         self._problem = ""
 
     async def run(self) -> int:
@@ -121,26 +121,27 @@ class Run:
         try:
             await run.run()
             if self._stale is not None:
-                await self._abort_stale(targets, self._stale)
+                await self._abort_stale(source, targets, self._stale)
         except StoreError as error:
             hint = "; --keys and --inventory need no listing" if isinstance(error, UntrustworthyListing) else ""
             self._problem = f"stopped: {error}{hint}"
         if run.still_changing and not self._problem:
             self._problem = f"the source was still changing in pass {self._tally.passes}: run again, or mirror it live"
 
-    async def _abort_stale(self, targets: Sequence[ObjectStore], age: float) -> None:
+    async def _abort_stale(self, source: ObjectStore, targets: Sequence[ObjectStore], age: float) -> None:
         for target in targets:
             before = time.time() + target.clock_skew - age
             try:
                 stale = await abort_stale(
-                    target, before=before, includes=self._plan.keys.includes, dry_run=self._plan.dry_run
+                    source, target, before=before, includes=self._plan.keys.includes, dry_run=self._plan.dry_run
                 )
             except StoreError as error:
                 self._problem = f"stale uploads were left alone: {error}"
                 continue
-            self._aborted += len(stale)
+            self._aborted += len(stale.aborted)
+            self._left += stale.left
             if self._plan.dry_run:
-                for upload in stale:
+                for upload in stale.aborted:
                     click.echo(f"(dry run) abort upload: {target.name}{upload.key!a}")
 
     def _reports(self, lines: Report, stores: tuple[ObjectStore, Sequence[ObjectStore]]) -> Report:
@@ -190,7 +191,9 @@ class Run:
         """Prints the summary, and what is to be said of it, unless somebody else will (silent)."""
         dry_run = "dry run: " if self._plan.dry_run else ""
         title = f"{dry_run}{self._settings.source.location} -> {self._places}"
-        more = [("stale uploads aborted", f"{self._aborted:,}")] if self._stale is not None else []
+        more = []
+        if self._stale is not None:
+            more = [("stale uploads aborted", f"{self._aborted:,}"), ("not provably ours", f"{self._left:,}")]
         print_summary(
             title,
             [*summary_of(self._tally, self._settings, time.monotonic() - self._began), *more],
@@ -214,6 +217,9 @@ class _Costs:
 
     def add(self, outcome: Outcome) -> None:
         self._requests.add(outcome, server_side=self._server_side.get(outcome.target, False))
+
+    def flush(self) -> None:
+        """Does nothing."""
 
 
 def _would(outcome: Outcome) -> str | None:

@@ -29,6 +29,9 @@ SMALL_ANSWER = 16 * MiB
 """The most bytes of an answer that is not an object: a listing page of 1,000 long keys has under 8 MiB."""
 
 
+LISTING = "ListObjectsV2"
+"""The operation whose answers tell the service's clock: what rests on it are listings."""
+
 QUICK = 1.0
 """Seconds within which an answer must come for its Date to tell the service's clock."""
 
@@ -216,7 +219,12 @@ class S3Client:
         if isinstance(call.body, Stream) and self._pace.bytes_ is not None:
             body = _paced_chunks(call.body.chunks, self._pace.bytes_)
         headers = self._signer.sign(call.method, target, [("host", self._host), *call.headers], digest)
-        return await self._pool.request(call.method, target, headers, body, size=size, limit=call.limit, into=call.into)
+        asked = self._clock()
+        request = self._pool.request(call.method, target, headers, body, size=size, limit=call.limit, into=call.into)
+        response = await request
+        if call.operation == LISTING:
+            self._saw_clock(response, asked)
+        return response
 
     def _payload(self, body: Body) -> tuple[Data | AsyncIterator[Data], int, str]:
         """The bytes to send, how many, and what is signed for them: over TLS and for many bytes, that they are not.
@@ -258,11 +266,7 @@ class S3Client:
         same_service = both_aws or self.endpoint.url.rstrip("/") == other.endpoint.url.rstrip("/")
         return same_service and self._keys().access_key_id == other._keys().access_key_id
 
-    def now(self) -> float:
-        """Our clock: seconds since the epoch."""
-        return self._clock()
-
-    def saw_clock(self, response: Response, asked: float) -> None:
+    def _saw_clock(self, response: Response, asked: float) -> None:
         """Notes the service's clock from an answer to a question of that time; a slow answer says too little."""
         served, now = http_date(response.headers.get("date", "")), self._clock()
         if served and now - asked < QUICK:

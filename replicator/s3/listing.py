@@ -13,7 +13,7 @@ from operator import lt
 from replicator.errors import UntrustworthyListing
 from replicator.listed import keys_of
 from replicator.model import Listed
-from replicator.s3.client import Call, S3Client, encode_query
+from replicator.s3.client import LISTING, Call, S3Client, encode_query
 from replicator.s3.xml import ListPage, MalformedXml, parse_list_page
 
 PAGE = 1000
@@ -55,12 +55,10 @@ async def list_objects(
 async def list_page(
     client: S3Client, prefix: str, *, after: str = "", token: str | None = None, page_size: int = PAGE
 ) -> ListPage:
-    """One page of ListObjectsV2; also notes the store's clock. Raises UntrustworthyListing for broken XML."""
+    """One page of ListObjectsV2. Raises UntrustworthyListing for broken XML."""
     where = {"continuation_token": token} if token is not None else {"start_after": prefix + after} if after else {}
     query = encode_query(encoding_type="url", list_type=2, max_keys=page_size, prefix=prefix, **where)
-    asked = client.now()
-    response = await client.send(Call("ListObjectsV2", "GET", query=query))
-    client.saw_clock(response, asked)
+    response = await client.send(Call(LISTING, "GET", query=query))
     try:
         return parse_list_page(response.document, prefix)
     except MalformedXml as error:

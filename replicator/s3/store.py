@@ -24,14 +24,13 @@ from replicator.s3.client import SMALL_ANSWER, Call, S3Client, encode_query
 from replicator.s3.connection import Response
 from replicator.s3.headers import state_of, write_headers
 from replicator.s3.listing import list_objects, list_page
-from replicator.s3.uploads import document_of, list_uploads
+from replicator.s3.uploads import document_of, list_uploads, time_in
 from replicator.s3.xml import (
     complete_multipart,
     local_name,
     parse_tags,
     tagging,
     texts,
-    time_of,
 )
 from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Write, Written
 
@@ -215,7 +214,7 @@ class S3Store:
                     part = texts(element)
                     etag = part.get("ETag", "").strip('"')
                     number, size = _number(part, "PartNumber"), _number(part, "Size")
-                    modified = time_of(part["LastModified"]) if "LastModified" in part else 0.0
+                    modified = time_in(part, "LastModified")
                     parts[number] = Listed(key, size, etag, modified, fields.get("StorageClass", ""))
             if fields.get("IsTruncated") != "true":
                 return parts
@@ -229,8 +228,7 @@ class S3Store:
             # Ceph RGW encodes without saying so. Whoever acts on a name that was none finds no such upload.
             name = (unquote_plus if encoded else unquote)(fields.get("Key", ""))
             if name.startswith(self.prefix + prefix) and fields.get("UploadId"):
-                began = time_of(fields["Initiated"]) if "Initiated" in fields else 0.0
-                yield PendingUpload(name[len(self.prefix) :], fields["UploadId"], began, fields.get("Initiator", ""))
+                yield PendingUpload(name[len(self.prefix) :], fields["UploadId"], time_in(fields, "Initiated"))
 
     async def list_uploads(self, key: str) -> list[str]:
         full = self.prefix + key

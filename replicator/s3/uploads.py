@@ -9,11 +9,11 @@ from xml.etree.ElementTree import Element
 from replicator.errors import Transient
 from replicator.s3.client import Call, S3Client, encode_query
 from replicator.s3.connection import Response
-from replicator.s3.xml import MalformedXml, local_name, parse, texts
+from replicator.s3.xml import MalformedXml, local_name, parse, texts, time_of
 
 
 async def list_uploads(client: S3Client, prefix: str) -> AsyncIterator[tuple[dict[str, str], bool]]:
-    """The texts of each unfinished upload, its Initiator being the ID there; and whether keys are encoded.
+    """The texts of each unfinished upload; and whether keys are encoded.
 
     Raises Transient for a listing that does not advance.
     """
@@ -26,8 +26,7 @@ async def list_uploads(client: S3Client, prefix: str) -> AsyncIterator[tuple[dic
         fields = texts(root)
         for element in root:
             if local_name(element) == "Upload":
-                who = [texts(child).get("ID", "") for child in element if local_name(child) == "Initiator"]
-                yield {**texts(element), "Initiator": "".join(who)}, fields.get("EncodingType") == "url"
+                yield texts(element), fields.get("EncodingType") == "url"
         if fields.get("IsTruncated") != "true":
             return
         markers = {
@@ -37,6 +36,14 @@ async def list_uploads(client: S3Client, prefix: str) -> AsyncIterator[tuple[dic
         if tuple(markers.values()) in seen:
             raise Transient("ListMultipartUploads", client.bucket, "the listing of uploads does not advance")
         seen.add(tuple(markers.values()))
+
+
+def time_in(fields: dict[str, str], name: str) -> float:
+    """A time among an element's texts; infinite when there is none that can be read: what has no age is not old."""
+    try:
+        return time_of(fields[name])
+    except (KeyError, MalformedXml):
+        return float("inf")
 
 
 def document_of(response: Response, operation: str, about: str) -> Element:

@@ -47,7 +47,6 @@ class Upload:
     key: str
     write: Write
     initiated: float = 0.0
-    initiator: str = "us"
     parts: dict[int, bytes] = field(default_factory=dict)
     etags: dict[int, str] = field(default_factory=dict)
 
@@ -247,7 +246,7 @@ class MemoryStore:
         await self._before("ListMultipartUploads", prefix)
         for name, upload in list(self.bucket.uploads.items()):
             if upload.key.startswith(prefix):
-                yield PendingUpload(upload.key, name, upload.initiated, upload.initiator)
+                yield PendingUpload(upload.key, name, upload.initiated)
 
     async def list_uploads(self, key: str) -> list[str]:
         await self._before("ListMultipartUploads", key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import traceback
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -370,17 +371,23 @@ async def test_other_refusals_do_not_move_the_clock():
         assert server.requests[1].headers["x-amz-date"] == "20261120T120000Z"
 
 
-async def test_the_clock_of_the_service_is_noted():
+LIST = Call("ListObjectsV2", "GET", query="list-type=2")
+
+
+async def test_the_clock_of_the_service_is_noted_from_its_listings():
     later = format_datetime(NOON.replace(second=30), usegmt=True)
-    async with client_of(answering(ok(b"", f"Date: {later}"))) as (_, client):
-        client.saw_clock(await client.send(GET), asked=client.now() - 0.5)
+    async with client_of(answering(ok(b"", f"Date: {later}"), ok(b"", f"Date: {later}"))) as (_, client):
+        await client.send(GET)
+        assert client.skew == 0.0
+        await client.send(LIST)
         assert client.skew == 30.0
 
 
 async def test_a_slow_answer_does_not_tell_the_clock():
     later = format_datetime(NOON.replace(second=30), usegmt=True)
-    async with client_of(answering(ok(b"", f"Date: {later}"))) as (_, client):
-        client.saw_clock(await client.send(GET), asked=client.now() - 30.0)
+    seconds = itertools.count(NOON.timestamp(), 5.0)
+    async with client_of(answering(ok(b"", f"Date: {later}")), clock=lambda: next(seconds)) as (_, client):
+        await client.send(LIST)
         assert client.skew == 0.0
 
 
