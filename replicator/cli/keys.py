@@ -11,8 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 from replicator.bulk.filters import KeyFilter
-from replicator.bulk.inventory import inventory_keys
-from replicator.bulk.keylist import check_keys, read_keys
 from replicator.errors import ConfigurationError
 from replicator.s3.opening import check, open_store
 from replicator.settings import Settings, split_location
@@ -27,9 +25,13 @@ async def keys_to_converge(
 ) -> AsyncIterator[AsyncIterator[Sequence[str]] | None]:
     """Batches of the keys that a list or an inventory names; None if there is neither. Raises ConfigurationError."""
     if keys is not None:
+        from replicator.bulk.keylist import check_keys, read_keys  # like the other, only where it is wanted
+
         check_keys(keys)
         yield _batches(_read(read_keys(keys)), chosen)
     elif inventory is not None:
+        from replicator.bulk.inventory import inventory_keys
+
         name, bucket, manifest = split_location(inventory)
         if name is not None or not manifest:
             raise ConfigurationError(f"--inventory {inventory!r}: must be s3://BUCKET/.../manifest.json")

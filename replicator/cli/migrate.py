@@ -9,7 +9,6 @@ import click
 
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
 from replicator.bulk.checkpoint import open_checkpoint
-from replicator.bulk.html import check_writable
 from replicator.bulk.plan import Plan
 from replicator.cli.durations import parse_duration
 from replicator.cli.launch import cpus, open_crew, shared_limits, trash_of
@@ -94,6 +93,8 @@ def migrate(
     )
     stale = _stale_age(abort_stale)
     if html is not None:
+        from replicator.bulk.html import check_writable  # only where it is wanted: see cli/run.py
+
         check_writable(html)
     with ExitStack() as stack:
         limits = stack.enter_context(shared_limits(settings))
