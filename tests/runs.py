@@ -37,7 +37,7 @@ async def migration(
     @asynccontextmanager
     async def open_worker(send: Send) -> AsyncIterator[Worker]:
         job = MigrationJob(source, targets, plan, memory=256 * MiB, name_in_sync=True)
-        yield Worker(source, targets, job, send, concurrency=concurrency)
+        yield Worker(source, targets, job, send, concurrency=concurrency, clock=clock)
 
     with open_checkpoint(state, "a test") as checkpoint:
         async with LocalCrew(open_worker) as crew:

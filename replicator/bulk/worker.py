@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -62,17 +63,25 @@ class _Unsaid:
 class Worker:
     """Runs tasks until it is cancelled.
 
-    send: takes the messages in order; may wait. concurrency: rows worked on at once.
+    send: takes the messages in order; may wait. concurrency: rows worked on at once. clock: seconds since the epoch.
     """
 
     def __init__(
-        self, source: ObjectStore, targets: Sequence[ObjectStore], job: Job, send: Send, *, concurrency: int
+        self,
+        source: ObjectStore,
+        targets: Sequence[ObjectStore],
+        job: Job,
+        send: Send,
+        *,
+        concurrency: int,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._targets = targets
         self._job = job
         self._send = send
         self._concurrency = concurrency
+        self._clock = clock
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(4 * concurrency)
         self._scans: dict[int, Scan] = {}
         self._unsaid = _Unsaid()
@@ -110,7 +119,7 @@ class Worker:
             await self._send(Finished(task.id, error))
 
     async def _scan(self, task: ScanTask) -> None:
-        scan = self._scans[task.id] = Scan(self._source, self._targets, task.range)
+        scan = self._scans[task.id] = Scan(self._source, self._targets, task.range, clock=self._clock)
 
         async def give(row: Row, opened: Open) -> None:
             self._unsaid.found += row.source.size if row.source else 0

@@ -64,7 +64,7 @@ def package(folder, name):
 
 def contents(path):
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist() if "__pycache__" not in name}
 
 
 @pytest.fixture(scope="module")

@@ -133,5 +133,5 @@ async def test_metadata_that_is_no_utf8_fails_its_object_and_not_the_run(endpoin
     source.bucket.write("a", b"x", latin)
     source.bucket.write("b", b"y", TEXT)
     async with open_store(endpoint, new_bucket(endpoint)) as target:
-        tally = await migrate(source, target, concurrency=1)
+        tally = await migrate(source, target)
     assert tally.failed == 1

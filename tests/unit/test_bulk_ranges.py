@@ -234,7 +234,8 @@ class World:
 
     def worker(self, send):
         job = MigrationJob(self.source, self.targets, self.plan, memory=8 * MiB, name_in_sync=False)
-        return Worker(self.source, self.targets, job, send, concurrency=self.chance.choice((1, 3, 8)))
+        hands = self.chance.choice((1, 3, 8))
+        return Worker(self.source, self.targets, job, send, concurrency=hands, clock=lambda: self.source.bucket.now)
 
     async def run(self, at=None, keys=None):
         """One run as a process of its own."""
