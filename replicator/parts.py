@@ -138,23 +138,10 @@ class PartCopy:
                 with suppress(NoSuchUpload):
                     stored = await publisher.target.list_parts(self.key, name)
                     of_class = all(class_of(entry.storage_class) == storage_class for entry in stored.values())
-                    if of_class and await self.holds(stored, layout):
+                    if of_class and await hold_parts_of(self.source, self.key, self.state, stored, layout):
                         etags = {number: entry.etag for number, entry in stored.items()}
                         return Upload(publisher, name, (), etags=etags, resumed=True)
         return None
-
-    async def holds(self, stored: dict[int, Listed], layout: Layout) -> bool:
-        """Whether stored parts, at least one, are parts of this version: by their sizes, and by the bytes of one."""
-        parts = {part.number: part for part in layout}
-        for number, entry in stored.items():
-            part = parts.get(number)
-            if part is None or part.size != entry.size:
-                return False
-        if not stored:
-            return False
-        probe = parts[max(stored)]
-        digest = await digest_of(self.source, self.key, self.state, offset=probe.offset, size=probe.size)
-        return digest.hex() == stored[probe.number].etag
 
     async def _transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
         parts = iter(layout)
@@ -272,3 +259,19 @@ class PartCopy:
                     await upload.publisher.target.abort_upload(self.key, upload.id)
                 except StoreError as error:
                     upload.error = upload.error or error
+
+
+async def hold_parts_of(
+    source: ObjectStore, key: str, state: ObjectState, stored: dict[int, Listed], layout: Layout
+) -> bool:
+    """Whether stored parts, at least one, are parts of this version: by their sizes, and by the bytes of one."""
+    parts = {part.number: part for part in layout}
+    for number, entry in stored.items():
+        part = parts.get(number)
+        if part is None or part.size != entry.size:
+            return False
+    if not stored:
+        return False
+    probe = parts[max(stored)]
+    digest = await digest_of(source, key, state, offset=probe.offset, size=probe.size)
+    return digest.hex() == stored[probe.number].etag

@@ -33,7 +33,6 @@ create table if not exists candidates (key blob primary key) without rowid;
 create table if not exists failed (key blob, target text, primary key (key, target)) without rowid;
 """
 
-
 _NAMES = ("ranges", "candidates", "failed")
 
 
@@ -52,8 +51,7 @@ class Checkpoint:
 
     def start_pass(self) -> None:
         """All keys are to be listed, and nothing is to be deleted."""
-        for table in _NAMES:
-            self._run(f"delete from {table}")  # noqa: S608 - one of ours
+        self._clear()
         self._run("insert into ranges values (?, ?)", *_row(Range()))
 
     def ranges(self) -> list[Range]:
@@ -113,11 +111,14 @@ class Checkpoint:
 
     def finish(self) -> None:
         """The run has come to its end: the next one begins anew."""
-        for table in _NAMES:
-            self._run(f"delete from {table}")  # noqa: S608 - one of ours
+        self._clear()
         self._run("delete from facts where name = 'saved'")
         with self._explained():
             self._database.commit()
+
+    def _clear(self) -> None:
+        for table in _NAMES:
+            self._run(f"delete from {table}")  # noqa: S608 - one of ours
 
     def _change(self, statement: str, *values: object) -> int:
         with self._explained():

@@ -14,6 +14,5 @@ async def included_rows(source: ObjectStore, targets: Sequence[ObjectStore], key
     """One row for every included key that any side lists, in order. Raises the StoreError of a listing that failed."""
     sides = [prefetch(store.list_pages()) for store in (source, *targets)]
     async for rows in merge_pages(sides[0], sides[1:]):
-        for row in rows:
-            if keys.includes(row.key):
-                yield row
+        for row in keys.of(rows):
+            yield row

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from replicator.budget import ByteBudget
 from replicator.errors import AccessDenied, NoSuchKey, NoSuchUpload
 from replicator.layout import find_cut
-from replicator.model import GiB, Listed, Observed
-from replicator.parts import PartCopy
-from replicator.reading import SourceTrust
+from replicator.model import Listed
+from replicator.parts import hold_parts_of
 from replicator.store import ObjectStore, PendingUpload
 
 
@@ -58,5 +56,4 @@ async def _is_copy(source: ObjectStore, key: str, parts: dict[int, Listed]) -> b
     except NoSuchKey:
         return False
     cut = await find_cut(source, key, state)
-    copy = PartCopy(source, key, Observed(state), ByteBudget(GiB), SourceTrust(), resume_from=0)
-    return await copy.holds(parts, cut.layout or ())
+    return await hold_parts_of(source, key, state, parts, cut.layout or ())

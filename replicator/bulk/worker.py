@@ -144,18 +144,20 @@ class Worker:
     async def _split(self, task: SplitTask) -> None:
         """Cuts a scan's range where its source's keys branch, if all sides can begin to list there."""
         scan = self._scans.get(task.id)
-        at = None
-        if scan is not None and not scan.listed_all:
-            try:
-                at = await find_split(self._source, scan.position, scan.upto)
-                if at is not None and not all([await honours_start(store, at) for store in self._targets]):
-                    at = None
-            except StoreError:
-                at = None
+        at = await self._find_cut(scan) if scan is not None and not scan.listed_all else None
         async with self._saying:  # or the scan could be told finished before it is told how far it went
-            if at is not None and (scan is None or not scan.shorten(at)):
-                at = None
-            await self._send(Split(task.id, at))
+            cut = scan is not None and at is not None and scan.shorten(at)
+            await self._send(Split(task.id, at if cut else None))
+
+    async def _find_cut(self, scan: Scan) -> str | None:
+        """A key at which the scan's range could be cut, now; None if there is none, or no asking for it."""
+        try:
+            at = await find_split(self._source, scan.position, scan.upto)
+            if at is None or not all([await honours_start(store, at) for store in self._targets]):
+                return None
+        except StoreError:
+            return None
+        return at
 
     async def _sort_out(self, during: Pass, stretch: Stretch) -> tuple[Counts, list[Row]]:
         sorted_out = self._job.sort_out(during, stretch)

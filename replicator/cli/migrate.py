@@ -77,16 +77,13 @@ def migrate(
     if delete:
         options["deletes"] = Deletes.MIRROR.value
     settings = settings_from(source, targets, config, options, processes=cpus())
-    by_keys = keys is not None or inventory is not None
-    if settings.deletes is Deletes.KEEP and (trash is not None or max_delete is not None):
-        option = "--trash" if trash is not None else "--max-delete"
-        raise ConfigurationError(f"{option} is about deletes, and there are none without --delete")
+    _check_deletes_wanted(settings, trash, max_delete)
     _check_together(settings, keys, inventory, state, dry_run=dry_run)
     plan = Plan(
         deletes=settings.deletes,
         dry_run=dry_run,
         deep=deep,
-        one_look=by_keys,
+        one_look=keys is not None or inventory is not None,
         keys=key_filter(),
         max_delete=parse_max_delete(max_delete) if max_delete is not None else MaxDelete(),
         trash=trash_of(trash),
@@ -104,6 +101,13 @@ def migrate(
         files = Files(report=report, html=html, keys=keys, inventory=inventory)
         run = Run(settings, plan, checkpoint, crew, limits, files, stale)
         return run_async(run.run)
+
+
+def _check_deletes_wanted(settings: Settings, trash: str | None, max_delete: str | None) -> None:
+    """Raises ConfigurationError for options about deletes where there are none."""
+    if settings.deletes is Deletes.KEEP and (trash is not None or max_delete is not None):
+        option = "--trash" if trash is not None else "--max-delete"
+        raise ConfigurationError(f"{option} is about deletes, and there are none without --delete")
 
 
 def _check_together(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.fakes.grudging_s3 import GrudgingS3
+from tests.fakes.grudging_s3 import GrudgingS3, answering
 
 Answer = tuple[int, bytes, dict[str, str]]
 
@@ -57,44 +55,8 @@ class Watched(GrudgingS3):
         return self.rule(asked) or super().answer(method, target, body)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def handle_error(self, *_: object) -> None:
-        """A client that is killed goes in the middle of an answer."""
-
-
 @contextmanager
 def watched(rule: Rule = lambda _: None) -> Iterator[Watched]:
     """The server, for as long as the block runs."""
-    store = Watched(rule)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        wbufsize = -1  # an answer in two packets takes 40 ms more
-
-        def handle_one(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", "0")))
-            status, answer, headers = store.answer(self.command, self.path, body)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(answer)
-
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = handle_one
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = _Server(("127.0.0.1", 0), Handler)
-    store.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    try:
+    with answering(Watched(rule)) as store:
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -5,20 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 from tests.fakes.grudging_s3 import SLOW_DOWN
 from tests.fakes.watched_s3 import watched
 from tests.functional.test_cli import Route, content, lines_of
+from tests.runs import migrate_between
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 60
 KEYS = [f"kept {n:03}" for n in range(30)]
 EXTRA = [f"extra {n:03}" for n in range(120)]
 MANY = [f"{n:04}" for n in range(2500)]
@@ -169,24 +165,7 @@ def test_what_is_excluded_is_not_deleted(route):
 
 
 def migrate(source, target, *options):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "SOURCE_ENDPOINT": source.url,
-        "TARGET_ENDPOINT": target.url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "replicator", "migrate", "from", "to", *options],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    return migrate_between(source.url, target.url, *options)
 
 
 def error(code):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from html.parser import HTMLParser
 
 import pytest
@@ -205,26 +206,32 @@ def test_a_page_is_written_when_a_brake_held_deletes_back(route, tmp_path):
     assert "nothing was deleted" in page_of(tmp_path / "page.html")
 
 
+@contextmanager
+def under_way(route, url, page, processes):
+    """A run that goes on while the block runs, with a page to write; nothing of it is left after the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "replicator", "migrate", "--html", str(page), "--processes", processes],
+        env=route.variables({"SOURCE_ENDPOINT": url}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_page_is_written_when_a_run_is_interrupted(route, tmp_path, how, processes):
     route.source.put_object(Bucket=route.source_bucket, Key="big", Body=bytes(MiB))
     page = tmp_path / "page.html"
-    with held_up(route.here) as (url, came):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "replicator", "migrate", "--html", str(page), "--processes", processes],
-            env=route.variables({"SOURCE_ENDPOINT": url}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert came.wait(SECONDS)
-            process.send_signal(how)
-            _, err = process.communicate(timeout=10)
-        finally:
-            process.kill()
-            process.communicate()
+    with held_up(route.here) as (url, came), under_way(route, url, page, processes) as process:
+        assert came.wait(SECONDS)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
     assert "interrupted" in page_of(page)
 
@@ -232,23 +239,12 @@ def test_a_page_is_written_when_a_run_is_interrupted(route, tmp_path, how, proce
 def test_a_page_is_written_when_all_workers_are_killed(route, tmp_path):
     route.source.put_object(Bucket=route.source_bucket, Key="big", Body=bytes(MiB))
     page = tmp_path / "page.html"
-    with held_up(route.here) as (url, came):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "replicator", "migrate", "--html", str(page), "--processes", "2"],
-            env=route.variables({"SOURCE_ENDPOINT": url}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert came.wait(SECONDS)
-            with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
-                for pid in file.read().split():
-                    os.kill(int(pid), signal.SIGKILL)
-            _, err = process.communicate(timeout=10)
-        finally:
-            process.kill()
-            process.communicate()
+    with held_up(route.here) as (url, came), under_way(route, url, page, "2") as process:
+        assert came.wait(SECONDS)
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            for pid in file.read().split():
+                os.kill(int(pid), signal.SIGKILL)
+        _, err = process.communicate(timeout=10)
     assert process.returncode == 1, err
     assert "no worker is left" in page_of(page)
 

@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
 from replicator.cli.keys import BATCH
 from replicator.model import MiB
 from tests.fakes.watched_s3 import watched
+from tests.runs import migrate_between
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 60
 PAUSE = 0.1
 """Seconds of the allowance that may be used at once (replicator.s3.pace.AHEAD), by each side's first requests."""
 
 
 def migrate(source, target, *options, **variables):
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "SOURCE_ENDPOINT": source.url,
-        "TARGET_ENDPOINT": target.url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-        **variables,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "replicator", "migrate", "from", "to", *map(str, options)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    return migrate_between(source.url, target.url, *options, **variables)
 
 
 def seconds_of(log):

@@ -16,8 +16,8 @@ import pytest
 
 from tests.fakes.grudging_s3 import LONG_AGO, SLOW_DOWN
 from tests.fakes.watched_s3 import watched
+from tests.runs import variables_between
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 30
 AT_ONCE = 5.0
 """Seconds within which an interrupted run has ended."""
@@ -29,17 +29,6 @@ SLOW = {KEYS[1500]: 0.8, KEYS[5600]: 1.2, KEYS[5601]: 2.2}
 """Seconds after which a target takes these: the first ends its page, the others come when commits are due."""
 
 
-def variables(source, target):
-    return {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "SOURCE_ENDPOINT": source.url,
-        "TARGET_ENDPOINT": target.url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-    }
-
-
 def command(*options, processes=2):
     words = ["migrate", "from", "to", "--processes", processes, *options]
     return [sys.executable, "-m", "replicator", *map(str, words)]
@@ -49,7 +38,7 @@ def migrate(source, target, *options, processes=2):
     """A run to its end."""
     return subprocess.run(
         command(*options, processes=processes),
-        env=variables(source, target),
+        env=variables_between(source.url, target.url),
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -62,7 +51,7 @@ def started(source, target, *options, processes=2, stdin=None):
     """A run that goes on while the block runs, leader of its process group; nothing of it is left after the block."""
     process = subprocess.Popen(
         command(*options, processes=processes),
-        env=variables(source, target),
+        env=variables_between(source.url, target.url),
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

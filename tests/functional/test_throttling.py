@@ -5,24 +5,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import time
 
 from tests.fakes.grudging_s3 import above_rate, by_chance, serving
+from tests.runs import migrate_between
 
 
 def migrate(source, target, *options):
-    environment = {
-        **os.environ,
-        "SOURCE_ENDPOINT": source.url,
-        "TARGET_ENDPOINT": target.url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-    }
-    command = [sys.executable, "-m", "replicator", "migrate", "from", "to", *options]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    return migrate_between(source.url, target.url, *options, seconds=110)
 
 
 def run(refuses, objects, *options):
