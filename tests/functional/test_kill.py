@@ -72,8 +72,8 @@ def start(here, url, there, state):
     )
 
 
-def run_and_kill(here, there, scratch, *, objects, large, kills, seconds):
-    """Kills a run so many times, within `seconds` s of its first requests; the last one goes to its end.
+def run_and_kill(here, there, scratch, *, objects, large, kills):
+    """Kills a run so many times, each at a random moment of its share of the bytes; the last one goes to its end.
 
     How often it was alive to be killed, and how much of the parts was sent, as a multiple of the large object.
     """
@@ -83,10 +83,10 @@ def run_and_kill(here, there, scratch, *, objects, large, kills, seconds):
     killed = 0
     with metered(there.url) as meter:
         for number in range(kills):
-            process, before = start(here, meter.url, there, scratch / "state"), meter.connections
-            while meter.connections < before + 3 and process.poll() is None:  # one is for the check at the start
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0.0, seconds))
+            process = start(here, meter.url, there, scratch / "state")
+            moment = chance.uniform(number, number + 1) / kills * large * MiB
+            while meter.sent < moment and process.poll() is None:
+                time.sleep(0.001)
             if process.poll() is None:
                 (os.killpg if number % 2 else os.kill)(process.pid, signal.SIGKILL)  # with its workers, or without
                 killed += 1
@@ -107,7 +107,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_equal_and_sends_little_twic
     for side in ("here", "there"):
         (tmp_path / side).mkdir()
     with rgw.serve(tmp_path / "here") as here, rgw.serve(tmp_path / "there") as there:
-        killed, sent = run_and_kill(here, there, tmp_path, objects=400, large=192, kills=4, seconds=1.5)
+        killed, sent = run_and_kill(here, there, tmp_path, objects=400, large=192, kills=4)
     assert killed >= 2
     assert sent - 1 < 0.2 * killed
 
@@ -118,7 +118,5 @@ if __name__ == "__main__":
             (Path(folder) / side).mkdir()
         with rgw.serve(Path(folder) / "here") as here, rgw.serve(Path(folder) / "there") as there:
             objects, large, kills = (int(text) for text in sys.argv[1:4])
-            found = run_and_kill(
-                here, there, Path(folder), objects=objects, large=large, kills=kills, seconds=float(sys.argv[4])
-            )
+            found = run_and_kill(here, there, Path(folder), objects=objects, large=large, kills=kills)
     print("killed {} times; bytes of parts sent / size of the object: {:.3f}".format(*found))

@@ -1,4 +1,4 @@
-"""A relay in front of a server that counts what parts of uploads it is sent."""
+"""A relay in front of a server that counts what it is sent, and which parts of uploads."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PART = re.compile(
 
 @dataclass(slots=True)
 class Meter:
-    """url: of the relay. connections: so far. parts: (number, bytes announced) of every UploadPart request."""
+    """url: of the relay. sent: bytes to the server. parts: (number, bytes announced) of every UploadPart request."""
 
     url: str
-    connections: int = 0
+    sent: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -37,10 +37,9 @@ def metered(url: str) -> Iterator[Meter]:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                meter.connections += 1
                 far = socket.create_connection((where.hostname or "", where.port or 80))
-                for one, other, seen in ((near, far, meter.parts), (far, near, None)):
-                    threading.Thread(target=_relay, args=(one, other, seen), daemon=True).start()
+                for one, other, counts in ((near, far, meter), (far, near, None)):
+                    threading.Thread(target=_relay, args=(one, other, counts), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
     try:
@@ -49,13 +48,14 @@ def metered(url: str) -> Iterator[Meter]:
         listener.close()
 
 
-def _relay(one: socket.socket, other: socket.socket, seen: list[tuple[int, int]] | None) -> None:
+def _relay(one: socket.socket, other: socket.socket, counts: Meter | None) -> None:
     with suppress(OSError):
         while data := one.recv(256 * 1024):
-            if seen is not None and data.startswith(b"PUT "):
-                found = _PART.match(data)
+            if counts is not None:
+                counts.sent += len(data)
+                found = _PART.match(data) if data.startswith(b"PUT ") else None
                 if found:
-                    seen.append((int(found[1]), int(found[2])))
+                    counts.parts.append((int(found[1]), int(found[2])))
             other.sendall(data)
     for end in (one, other):
         with suppress(OSError):
