@@ -17,6 +17,7 @@ ReplicatorError
     ├── Corrupted             copy again: bytes or ETags did not prove equal
     ├── Unsupported           the store cannot hold this; go on without it and report the loss
     │   └── Unproven          perhaps it can, but it is not safe to try on this object
+    ├── NotAnObject           skip and report: a link or a device in a directory, which no bucket can hold
     ├── Archived              skip and report: must be restored from its storage class first
     ├── UntrustworthyListing  abort the listing: order, repetition or an end that cannot be believed
     └── Rejected              skip and report: any other refusal of this request
@@ -115,6 +116,10 @@ class Unsupported(StoreError):
 
 class Unproven(Unsupported):
     """Whether the store knows a feature could not be found out with this object. Says nothing about the next one."""
+
+
+class NotAnObject(StoreError):
+    """Something is there under this name, and it is neither an object nor absent: a link, a device, a socket."""
 
 
 class Archived(StoreError):

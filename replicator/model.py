@@ -117,13 +117,24 @@ class Did(Enum):
     """What was done (or, in a dry run, would be) to one key of one target."""
 
     COPIED = "copied"
+    MOVED = "moved"
     METADATA = "metadata updated"
     TAGS = "tags updated"
     DELETED = "deleted"
     IN_SYNC = "in sync"
     KEPT = "kept"
     DIFFERS = "differs"
+    SKIPPED = "skipped"
     FAILED = "failed"
+
+
+class Version(NamedTuple):
+    """Which object of the source an outcome is about, as in ObjectState. id: the store's name for the version."""
+
+    size: int
+    etag: str
+    modified: float
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +143,9 @@ class Outcome:
 
     did: what was done. reason: why, in the words of decide or of the error. evidence: what proves that the target
     is equal now. bytes: sent to the target. seconds: spent. not_kept: what the target could not hold, each in
-    words. parts: of the source's object, where it was only looked at. failure: the error, when did is FAILED. time is
-    not part of equality.
+    words. parts: of the source's object, where it was only looked at. source: the object that the target was made equal
+    to, None where there is none or it was not seen. began: when that was begun, in seconds since the epoch by our own
+    clock. failure: the error, when did is FAILED or SKIPPED. Times are not part of equality.
     """
 
     key: str
@@ -145,4 +157,6 @@ class Outcome:
     seconds: float = field(default=0.0, compare=False)
     not_kept: tuple[str, ...] = ()
     parts: int = 1
+    source: Version | None = field(default=None, compare=False)
+    began: float = field(default=0.0, compare=False)
     failure: Exception | None = field(default=None, compare=False)

@@ -10,7 +10,7 @@ from typing import Any
 from replicator.bulk.tasks import Counts, Pulse
 from replicator.model import Did, Outcome
 
-WRITES = frozenset({Did.COPIED, Did.METADATA, Did.TAGS, Did.DELETED})
+WRITES = frozenset({Did.COPIED, Did.MOVED, Did.METADATA, Did.TAGS, Did.DELETED})
 
 
 @dataclass(slots=True)
