@@ -20,11 +20,12 @@ from replicator.store import ObjectStore
 class Progress:
     """What one converge call has done to one target so far.
 
-    action: decided last. did, wrote, evidence: what was written last, why, and what proves it. beyond: differences
-    that were seen to remain after writing. error: of the last round.
+    source: what was acted upon last. action: decided last. did, wrote, evidence: what was written last, why, and what
+    proves it. beyond: differences that were seen to remain after writing. error: of the last round.
     """
 
     publisher: Publisher
+    source: Observed | None = None
     action: Action | None = None
     did: Did | None = None
     wrote: Action | None = None

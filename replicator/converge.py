@@ -23,15 +23,16 @@ from replicator.errors import (
     Corrupted,
     NoSuchKey,
     NoSuchUpload,
+    NotAnObject,
     SourceKeepsChanging,
     StoreError,
     TooLargeForNow,
 )
-from replicator.model import Deletes, Did, Evidence, MiB, Observed, Outcome
+from replicator.model import Deletes, Did, Evidence, MiB, Observed, Outcome, Version
 from replicator.multipart import parts_of
 from replicator.parts import RESUME_FROM
 from replicator.publish import Publisher
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 ROUNDS = 8
 """How often a key is looked at when its source changes under us, before that is reported."""
@@ -64,12 +65,13 @@ class Converger:
     deletes: what to do at the targets when the source's object is gone. budget: bytes in memory for all keys.
     resume_from: size in bytes from which interrupted uploads are taken up again.
     confirm: ask the source again after every write. A bulk run may leave that to its next pass, for new keys.
+    now: seconds since the epoch.
     trash: prefix at the targets that takes what is deleted, "" for none.
     """
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         targets: Sequence[ObjectStore],
         *,
         deletes: Deletes,
@@ -78,6 +80,7 @@ class Converger:
         resume_from: int = RESUME_FROM,
         trash: str = "",
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.source = source
         self.publishers = [Publisher(target) for target in targets]
@@ -86,6 +89,7 @@ class Converger:
         copier = Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from)
         self._applier = Applier(copier, trash=trash)
         self._clock = clock
+        self._now = now
         self._server_side = [target.can_copy_from(source) for target in targets]
 
     async def converge(self, key: str, listed: Row | None = None, *, seconds: float | None = None) -> list[Outcome]:
@@ -95,7 +99,7 @@ class Converger:
         failure does not hold back the others. listed: what listings said, which may save asking. seconds: in which it
         has to be done: an object that cannot be resumed and is too large for that is not begun.
         """
-        started = self._clock()
+        started, began = self._clock(), self._now()
         deadline = None if seconds is None else started + seconds
         progress = [Progress(publisher) for publisher in self.publishers]
         try:
@@ -105,7 +109,7 @@ class Converger:
             for one in progress:
                 one.error = one.error or error
         taken = self._clock() - started
-        return [_outcome(key, one, taken) for one in progress]
+        return [_outcome(key, one, began, taken) for one in progress]
 
     async def look(self, key: str) -> tuple[Observed | None, list[Action]]:
         """The source's object, and what converge would do for each target now. Changes nothing. Raises StoreError."""
@@ -137,6 +141,8 @@ class Converger:
             return False
         if any(isinstance(one.error, LOOK_AGAIN) for one in progress):
             return False
+        for one in progress:
+            one.source = observed
         return not observed.tags or _same(observed, await self._observe_source(key))
 
     async def _rounds(self, key: str, progress: list[Progress], deadline: float | None) -> None:
@@ -181,7 +187,7 @@ class Converger:
         copies: list[Progress] = []
         wrote = False
         for one in progress:
-            one.error = None
+            one.error, one.source = None, source
             try:
                 target = await self._observe_target(key, one.publisher)
                 limits = Limits(one.beyond, tags=one.publisher.holds_tags and TAGS not in one.beyond)
@@ -222,17 +228,18 @@ class Converger:
             return None
 
 
-async def _observe(store: ObjectStore, key: str) -> Observed:
+async def _observe(store: SourceStore, key: str) -> Observed:
     state = await store.head(key)
     tags = await store.get_tags(key, state.version_id) if state.tag_count else ()
     return Observed(state, tags)
 
 
-def _outcome(key: str, one: Progress, seconds: float) -> Outcome:
+def _outcome(key: str, one: Progress, began: float, seconds: float) -> Outcome:
     action = one.wrote or one.action or Action(Do.NOTHING, "")
     did, reason = one.did or DONE[action.do], action.reason
     if one.error is not None:
-        did, reason = Did.FAILED, str(one.error)
+        did, reason = Did.SKIPPED if isinstance(one.error, NotAnObject) else Did.FAILED, str(one.error)
+    state = one.source.state if one.source is not None else None
     return Outcome(
         key=key,
         target=one.publisher.target.name,
@@ -242,6 +249,8 @@ def _outcome(key: str, one: Progress, seconds: float) -> Outcome:
         bytes=one.bytes,
         seconds=seconds,
         not_kept=tuple(sorted(one.not_kept.union(action.not_kept))),
+        source=Version(state.size, state.etag, state.modified, state.version_id) if state is not None else None,
+        began=began,
         failure=one.error,
     )
 

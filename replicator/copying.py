@@ -27,7 +27,7 @@ from replicator.parts import PartCopy
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import SourceTrust, pin_of
 from replicator.server_side import copy_server_side
-from replicator.store import Data, ObjectStore
+from replicator.store import Data, SourceStore
 from replicator.streaming import StreamCopy
 
 SMALL = 32 * MiB
@@ -43,7 +43,7 @@ class Copier:
     interrupted uploads are kept and taken up again.
     """
 
-    def __init__(self, source: ObjectStore, *, budget: ByteBudget, resume_from: int) -> None:
+    def __init__(self, source: SourceStore, *, budget: ByteBudget, resume_from: int) -> None:
         self.source = source
         self.budget = budget
         self.resume_from = resume_from

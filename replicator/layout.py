@@ -15,7 +15,7 @@ from replicator.multipart import (
     layout_from_first,
     parts_of,
 )
-from replicator.store import ObjectStore
+from replicator.store import SourceStore
 
 OUR_PART_SIZE = 16 * MiB
 
@@ -38,7 +38,7 @@ class Cut(NamedTuple):
     keeps_etag: bool
 
 
-async def find_cut(store: ObjectStore, key: str, state: ObjectState, *, exact: bool = False) -> Cut:
+async def find_cut(store: SourceStore, key: str, state: ObjectState, *, exact: bool = False) -> Cut:
     """How to cut the copy of an object so that its ETag stays equal, if that is possible.
 
     The store is asked for the first part; where it does not know parts (Ceph RGW 16), the layout is guessed from
@@ -58,7 +58,7 @@ async def find_cut(store: ObjectStore, key: str, state: ObjectState, *, exact: b
     return Cut(layout, keeps_etag=state.etag_is_md5)
 
 
-async def _declared(store: ObjectStore, key: str, state: ObjectState, count: int, *, exact: bool) -> Layout | None:
+async def _declared(store: SourceStore, key: str, state: ObjectState, count: int, *, exact: bool) -> Layout | None:
     first = await store.head(key, part=1)
     if first.parts != count or first.etag != state.etag:
         return None

@@ -28,7 +28,7 @@ from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
 from replicator.publish import Copied, Publisher, class_of, write_of
 from replicator.reading import WINDOW, SourceTrust, digest_of, pin_of, read_windows
-from replicator.store import Data, ObjectStore, Span, Stream
+from replicator.store import Data, SourceStore, Span, Stream
 from replicator.streaming import ATTEMPTS
 from replicator.workers import run_workers
 
@@ -56,7 +56,7 @@ class PartCopy:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         key: str,
         observed: Observed,
         budget: ByteBudget,
@@ -262,7 +262,7 @@ class PartCopy:
 
 
 async def hold_parts_of(
-    source: ObjectStore, key: str, state: ObjectState, stored: dict[int, Listed], layout: Layout
+    source: SourceStore, key: str, state: ObjectState, stored: dict[int, Listed], layout: Layout
 ) -> bool:
     """Whether stored parts, at least one, are parts of this version: by their sizes, and by the bytes of one."""
     parts = {part.number: part for part in layout}

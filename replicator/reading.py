@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 
 from replicator.model import MiB, ObjectState
-from replicator.store import Data, ObjectStore, Pin, Span
+from replicator.store import Data, Pin, SourceStore, Span
 
 WINDOW = 8 * MiB
 """Bytes of one ranged read of a stream."""
@@ -29,7 +29,7 @@ def pin_of(state: ObjectState) -> Pin:
 
 
 async def read_windows(
-    source: ObjectStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
+    source: SourceStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
 ) -> AsyncIterator[Data]:
     """Yields `size` bytes from `offset` on, WINDOW bytes at a time, all of the version `state`.
 
@@ -56,7 +56,7 @@ async def read_windows(
 
 
 async def digest_of(
-    source: ObjectStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
+    source: SourceStore, key: str, state: ObjectState, *, offset: int = 0, size: int | None = None
 ) -> bytes:
     """MD5 of those bytes, read for nothing else."""
     digest = hashlib.md5(usedforsecurity=False)

@@ -11,12 +11,12 @@ from replicator.model import Evidence, ObjectState, Observed
 from replicator.multipart import MAX_SINGLE, Layout, Part, composite_etag, parts_of
 from replicator.publish import Copied, Publisher, write_of
 from replicator.reading import pin_of
-from replicator.store import ObjectStore, Write
+from replicator.store import ObjectStore, SourceStore, Write
 from replicator.workers import run_workers
 
 
 async def copy_server_side(
-    source: ObjectStore,
+    source: SourceStore,
     key: str,
     observed: Observed,
     publisher: Publisher,
@@ -46,7 +46,7 @@ async def copy_server_side(
 class _ServerSideCopy:
     """One object on its way inside a service."""
 
-    def __init__(self, source: ObjectStore, key: str, state: ObjectState, target: ObjectStore, to: str) -> None:
+    def __init__(self, source: SourceStore, key: str, state: ObjectState, target: ObjectStore, to: str) -> None:
         self.source = source
         self.key = key
         self.state = state

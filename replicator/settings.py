@@ -13,9 +13,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from replicator.errors import ConfigurationError
@@ -64,15 +64,14 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Everything a run needs to know.
+class Work:
+    """Where to, and how much at once.
 
     deletes: whether the targets follow when an object disappears. concurrency: objects in flight. memory: bytes of
     objects held at once. processes: that share both. max_rps, bandwidth: requests, and bytes of bodies, a second at
     each endpoint; None for no limit.
     """
 
-    source: Side
     targets: tuple[Side, ...]
     deletes: Deletes = Deletes.KEEP
     concurrency: int = 64
@@ -80,6 +79,13 @@ class Settings:
     processes: int = 1
     max_rps: int | None = None
     bandwidth: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Work):
+    """Everything a run between buckets needs to know."""
+
+    source: Side
 
     @classmethod
     def from_env(
@@ -95,32 +101,96 @@ class Settings:
         one line for each bad setting; values of secrets are not in it.
         """
         problems: list[str] = []
-        texts = targets or [environment.get("TARGET_BUCKET", "")]
         source = _side("source", environment.get("SOURCE_BUCKET", ""), environment, config or {}, problems)
-        sides = [_side("target", text, environment, config or {}, problems) for text in texts]
-        deletes = environment.get("DELETES") or Deletes.KEEP.value
-        if deletes not in {choice.value for choice in Deletes}:
-            problems.append(f"DELETES={deletes!r}: must be mirror or keep")
-        concurrency = _number(environment, "CONCURRENCY", 64, range(1, 4097), problems)
-        memory = _number(environment, "MEMORY_BYTES", 256 * MiB, range(16 * MiB, 2**50), problems)
-        processes = _number(environment, "PROCESSES", 1, range(1, 257), problems)
-        max_rps = _number(environment, "MAX_RPS", 0, range(1, 10**6), problems) if environment.get("MAX_RPS") else None
-        bandwidth = _bytes_a_second(environment, "BANDWIDTH", problems)
-        known = tuple(side for side in sides if side is not None)
+        work = _work(environment, targets or [environment.get("TARGET_BUCKET", "")], config or {}, problems)
         if source is not None:
-            problems += _overlaps([source, *known])
+            problems += _overlaps([source, *work.targets])
         if problems or source is None:
             raise ConfigurationError("\n".join(problems))
-        return cls(
-            source=source,
-            targets=known,
-            deletes=Deletes(deletes),
-            concurrency=concurrency,
-            memory=memory,
-            processes=processes,
-            max_rps=max_rps,
-            bandwidth=bandwidth,
-        )
+        return cls(source=source, **_fields_of(work))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushSettings(Work):
+    """Everything a run from a folder needs to know."""
+
+    folder: Path
+
+    @classmethod
+    def from_env(
+        cls,
+        environment: Mapping[str, str],
+        *,
+        folder: Path,
+        target: str | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> PushSettings:
+        """As Settings.from_env; the target may also come from AWS_BUCKET_NAME."""
+        problems: list[str] = []
+        text = target or environment.get("TARGET_BUCKET") or environment.get("AWS_BUCKET_NAME", "")
+        work = _work(environment, [text], config or {}, problems)
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+        return cls(folder=folder, **_fields_of(work))
+
+
+def read_side(
+    role: Role,
+    location: str,
+    environment: Mapping[str, str],
+    config: Mapping[str, object] | None = None,
+    *,
+    variable: str | None = None,
+) -> Side:
+    """One side by itself. variable: what gave the location, for messages. Raises ConfigurationError."""
+    problems: list[str] = []
+    side = _side(role, location, environment, config or {}, problems, variable)
+    if side is None:
+        raise ConfigurationError("\n".join(problems))
+    return side
+
+
+def _work(
+    environment: Mapping[str, str], targets: Sequence[str], config: Mapping[str, object], problems: list[str]
+) -> Work:
+    """What all runs have; what is wrong is noted in problems."""
+    sides = [_side("target", text, environment, config, problems) for text in targets]
+    deletes = environment.get("DELETES") or Deletes.KEEP.value
+    if deletes not in {choice.value for choice in Deletes}:
+        problems.append(f"DELETES={deletes!r}: must be mirror or keep")
+        deletes = Deletes.KEEP.value
+    return Work(
+        targets=tuple(side for side in sides if side is not None),
+        deletes=Deletes(deletes),
+        concurrency=_number(environment, "CONCURRENCY", 64, range(1, 4097), problems),
+        memory=_number(environment, "MEMORY_BYTES", 256 * MiB, range(16 * MiB, 2**50), problems),
+        processes=_number(environment, "PROCESSES", 1, range(1, 257), problems),
+        max_rps=_number(environment, "MAX_RPS", 0, range(1, 10**6), problems) if environment.get("MAX_RPS") else None,
+        bandwidth=_bytes_a_second(environment, "BANDWIDTH", problems),
+    )
+
+
+def _fields_of(work: Work) -> dict[str, Any]:
+    return {field.name: getattr(work, field.name) for field in fields(work)}
+
+
+def read_side(
+    role: Role,
+    text: str,
+    environment: Mapping[str, str],
+    config: Mapping[str, object] | None = None,
+    *,
+    variable: str | None = None,
+) -> Side:
+    """One side by itself, as Settings.from_env reads it. text: its location. variable: what messages call that.
+
+    Raises ConfigurationError with one line for each bad setting.
+    """
+    problems: list[str] = []
+    side = _side(role, text, environment, config or {}, problems, variable)
+    if side is None:
+        raise ConfigurationError("\n".join(problems))
+    return side
 
 
 def _number(environment: Mapping[str, str], name: str, default: int, allowed: range, problems: list[str]) -> int:
@@ -176,9 +246,10 @@ def _side(
     environment: Mapping[str, str],
     config: Mapping[str, object],
     problems: list[str],
+    variable: str | None = None,
 ) -> Side | None:
     """One side from its location and its variables; None, and the problems noted, when they are no good."""
-    variable = f"{role.upper()}_BUCKET"
+    variable = variable or f"{role.upper()}_BUCKET"
     if not text.strip():
         problems.append(f"{variable} is not set: give the {role} as a bucket, bucket/prefix or s3://bucket/prefix")
         return None

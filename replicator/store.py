@@ -1,4 +1,5 @@
-"""The one port: what the replicator needs of a store. replicator.s3 and the tests' fake implement it.
+"""The one port: what the replicator needs of a store. replicator.s3 and the tests' fake implement it, and its reading
+half replicator.directory.
 
 A store is one bucket below one prefix; all keys given to it and taken from it are relative to that prefix. Errors are
 those of replicator.errors. Every method may raise Transient (after its own retries), AccessDenied or NoSuchBucket.
@@ -102,8 +103,8 @@ class Load:
     limit: int = 0
 
 
-class ObjectStore(Protocol):
-    """One bucket below one prefix."""
+class SourceStore(Protocol):
+    """What is only read from: a bucket below a prefix, or a directory."""
 
     @property
     def name(self) -> str:
@@ -149,15 +150,6 @@ class ObjectStore(Protocol):
         does not hold any more, the range is not there or the object is larger than the limit).
         """
 
-    async def put(self, key: str, body: Body, write: Write) -> Written:
-        """Publishes an object atomically, replacing another. Idempotent.
-
-        Raises Corrupted (bytes do not match write.md5, nothing published), Unsupported, Rejected.
-        """
-
-    async def delete(self, key: str) -> None:
-        """Removes the key (a delete marker where versions are kept). Idempotent: an absent key is no error."""
-
     def list_pages(self, *, after: str = "", page_size: int = 1000) -> AsyncIterator[Sequence[Listed]]:
         """Pages of up to `page_size` entries in strictly ascending order of keys, all greater than `after`.
 
@@ -167,16 +159,29 @@ class ObjectStore(Protocol):
     async def get_tags(self, key: str, version_id: str | None = None) -> Tags:
         """The object's tags. Raises NoSuchKey, Unsupported."""
 
+
+class ObjectStore(SourceStore, Protocol):
+    """One bucket below one prefix, to read from and to write to."""
+
+    async def put(self, key: str, body: Body, write: Write) -> Written:
+        """Publishes an object atomically, replacing another. Idempotent.
+
+        Raises Corrupted (bytes do not match write.md5, nothing published), Unsupported, Rejected.
+        """
+
+    async def delete(self, key: str) -> None:
+        """Removes the key (a delete marker where versions are kept). Idempotent: an absent key is no error."""
+
     async def put_tags(self, key: str, tags: Tags) -> None:
         """Replaces the object's tags without touching its bytes.
 
         Raises Unsupported where the store has no tags, and Unproven where that is not certain.
         """
 
-    def can_copy_from(self, source: ObjectStore) -> bool:
+    def can_copy_from(self, source: SourceStore) -> bool:
         """Whether `copy` and `copy_part` can read from that store without moving bytes through us."""
 
-    async def copy(self, source: ObjectStore, source_key: str, key: str, pin: Pin, write: Write) -> Written:
+    async def copy(self, source: SourceStore, source_key: str, key: str, pin: Pin, write: Write) -> Written:
         """Server-side copy of a whole object with the attributes given. As `put` otherwise."""
 
     async def create_upload(self, key: str, write: Write) -> str:
@@ -185,7 +190,7 @@ class ObjectStore(Protocol):
     async def put_part(self, key: str, upload: str, part: Part, body: Body, *, md5: bytes | None = None) -> str:
         """Stores a part; its ETag. Idempotent: the last one counts. Raises NoSuchUpload, Corrupted (not that md5)."""
 
-    async def copy_part(self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin) -> str:
+    async def copy_part(self, key: str, upload: str, part: Part, source: SourceStore, source_key: str, pin: Pin) -> str:
         """Stores a part copied by the server from a range of an object there; its ETag."""
 
     async def list_parts(self, key: str, upload: str) -> dict[int, Listed]:

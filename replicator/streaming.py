@@ -13,7 +13,7 @@ from replicator.model import Evidence, Observed
 from replicator.multipart import promised_md5
 from replicator.publish import Copied, Publisher, Variant, write_of
 from replicator.reading import WINDOW, SourceTrust, digest_of, read_windows
-from replicator.store import Data, ObjectStore, Stream
+from replicator.store import Data, SourceStore, Stream
 
 ATTEMPTS = 3
 """A stream cannot be sent again by the wire, so that is done here."""
@@ -41,7 +41,7 @@ class StreamCopy:
     """One large object on its way to its targets."""
 
     def __init__(
-        self, source: ObjectStore, key: str, observed: Observed, budget: ByteBudget, trust: SourceTrust
+        self, source: SourceStore, key: str, observed: Observed, budget: ByteBudget, trust: SourceTrust
     ) -> None:
         self.source = source
         self.key = key

@@ -57,7 +57,7 @@ class Checkpoint:
     def ranges(self) -> list[Range]:
         """What is not done, in order."""
         found = self._run("select after, upto from ranges order by after")
-        return [Range(after.decode(), upto.decode() or None) for after, upto in found]
+        return [Range(_text(after), _text(upto) or None) for after, upto in found]
 
     def replace(self, before: Range, now: Sequence[Range]) -> None:
         """What was to do for `before` is now to do for these."""
@@ -68,7 +68,7 @@ class Checkpoint:
     def add_candidates(self, keys: Sequence[str]) -> None:
         """Notes keys that may have to be deleted."""
         with self._explained():
-            self._database.executemany("insert or ignore into candidates values (?)", [(key.encode(),) for key in keys])
+            self._database.executemany("insert or ignore into candidates values (?)", [(_bytes(key),) for key in keys])
 
     def candidates(self) -> Iterator[tuple[str, ...]]:
         """Batches of them, in order."""
@@ -76,11 +76,11 @@ class Checkpoint:
 
     def add_failed(self, key: str, target: str) -> int:
         """Notes a key that is not as it should be there. How many that are more than before: 1, or 0."""
-        return self._change("insert or ignore into failed values (?, ?)", key.encode(), target)
+        return self._change("insert or ignore into failed values (?, ?)", _bytes(key), target)
 
     def remove_failed(self, key: str, target: str) -> int:
         """The key is as it should be, now. How many that are less than before: 1, or 0."""
-        return self._change("delete from failed where key = ? and target = ?", key.encode(), target)
+        return self._change("delete from failed where key = ? and target = ?", _bytes(key), target)
 
     def failed(self) -> Iterator[tuple[str, ...]]:
         """Batches of the keys that are noted, in order."""
@@ -91,12 +91,12 @@ class Checkpoint:
         statement = f"select distinct key from {table} where key > ? order by key limit ?"  # noqa: S608 - one of ours
         while found := self._run(statement, last, BATCH):
             last = found[-1][0]
-            yield tuple(key.decode() for (key,) in found)
+            yield tuple(_text(key) for (key,) in found)
 
     def remove_candidates(self, keys: Sequence[str]) -> None:
         """They are dealt with."""
         with self._explained():
-            self._database.executemany("delete from candidates where key = ?", [(key.encode(),) for key in keys])
+            self._database.executemany("delete from candidates where key = ?", [(_bytes(key),) for key in keys])
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Commits everything so far, together with these facts.
@@ -181,4 +181,13 @@ def _prepare(database: sqlite3.Connection, name: str, route: str) -> None:
 
 def _row(wanted: Range) -> tuple[bytes, bytes]:
     """As it is kept; a range without an end has an empty one, which no key is."""
-    return wanted.after.encode(), (wanted.upto or "").encode()
+    return _bytes(wanted.after), _bytes(wanted.upto or "")
+
+
+def _bytes(key: str) -> bytes:
+    """As it is kept: the name of a file need not be UTF-8, and Python shows its other bytes as surrogates."""
+    return key.encode("utf-8", "surrogateescape")
+
+
+def _text(kept: bytes) -> str:
+    return kept.decode("utf-8", "surrogateescape")

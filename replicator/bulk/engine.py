@@ -37,7 +37,7 @@ from replicator.bulk.tasks import (
 )
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, ReplicatorError
 from replicator.model import Deletes, Did, Outcome
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 MOST_PASSES = 8
 """A source that is still changing after so many passes needs the live mirror."""
@@ -58,7 +58,7 @@ class Migration:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         targets: Sequence[ObjectStore],
         plan: Plan,
         *,
@@ -274,7 +274,7 @@ class Migration:
                 return  # it is in the report already
         elif self.tally.failed:
             self.tally.failed -= self._checkpoint.remove_failed(outcome.key, outcome.target)
-        if self.tally.passes == 1 or outcome.did is not Did.IN_SYNC:
+        if self.tally.passes == 1 or outcome.did not in (Did.IN_SYNC, Did.SKIPPED):
             self._report.add(outcome)
 
     def _settled(self, number: int, through: str, counts: Counts) -> None:

@@ -28,7 +28,7 @@ from replicator.diff import Row, Stretch, merge_sorted
 from replicator.errors import ReplicatorError
 from replicator.model import Deletes, Did, Evidence, Listed, ObjectState, Outcome
 from replicator.multipart import parts_of
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 
 @dataclass(slots=True)
@@ -58,7 +58,7 @@ class MigrationJob:
     """
 
     def __init__(
-        self, source: ObjectStore, targets: Sequence[ObjectStore], plan: Plan, *, memory: int, name_in_sync: bool
+        self, source: SourceStore, targets: Sequence[ObjectStore], plan: Plan, *, memory: int, name_in_sync: bool
     ) -> None:
         self._source = source
         self._targets = targets

@@ -16,7 +16,7 @@ from replicator.diff import Row, Stretch, align_pages
 from replicator.errors import ChangedMeanwhile, NoSuchKey, UntrustworthyListing
 from replicator.listed import keys_of
 from replicator.model import Listed
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 MOST_OPEN = 1000
 """Stretches that may wait for one before them whose objects take long; a stretch has up to 1,000 keys a side."""
@@ -39,7 +39,7 @@ class Scan:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         targets: Sequence[ObjectStore],
         wanted: Range,
         *,

@@ -9,7 +9,7 @@ understand an invented one. A poor cut does no harm, as what turns out to be lon
 from __future__ import annotations
 
 from replicator.errors import UntrustworthyListing
-from replicator.store import ObjectStore
+from replicator.store import SourceStore
 
 LAST = "\U0010fffd"
 """Sorts after every character that stores take in practice: a prefix followed by it is beyond all keys that have it."""
@@ -21,7 +21,7 @@ LONGEST = 1000
 """Bytes of a key that are looked at: S3 takes 1,024, LAST included."""
 
 
-async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | None:
+async def find_split(store: SourceStore, after: str, upto: str | None) -> str | None:
     """A key of the store after `after` and before `upto`, about in the middle; None if there is no good one.
 
     Asks for some twenty single keys, in turn. Raises StoreError.
@@ -42,7 +42,7 @@ async def find_split(store: ObjectStore, after: str, upto: str | None) -> str | 
     return branches[len(branches) // 2] if branches else None
 
 
-async def honours_start(store: ObjectStore, after: str) -> bool:
+async def honours_start(store: SourceStore, after: str) -> bool:
     """Whether the store's listings can begin in the middle: every range but the first one needs that."""
     try:
         async for _ in store.list_pages(after=after, page_size=1):
@@ -53,7 +53,7 @@ async def honours_start(store: ObjectStore, after: str) -> bool:
 
 
 class _Probe:
-    def __init__(self, store: ObjectStore, after: str, upto: str | None) -> None:
+    def __init__(self, store: SourceStore, after: str, upto: str | None) -> None:
         self._store = store
         self._after = after
         self._upto = upto

@@ -14,7 +14,7 @@ from replicator.errors import AccessDenied, NoSuchKey, NoSuchUpload
 from replicator.layout import find_cut
 from replicator.model import Listed
 from replicator.parts import hold_parts_of
-from replicator.store import ObjectStore, PendingUpload
+from replicator.store import ObjectStore, PendingUpload, SourceStore
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Stale:
 
 
 async def abort_stale(
-    source: ObjectStore, target: ObjectStore, *, before: float, includes: Callable[[str], bool], dry_run: bool
+    source: SourceStore, target: ObjectStore, *, before: float, includes: Callable[[str], bool], dry_run: bool
 ) -> Stale:
     """Aborts uploads that were begun, and got their last part, before that time of the target. Raises StoreError."""
     stale = Stale()
@@ -49,7 +49,7 @@ async def abort_stale(
     return stale
 
 
-async def _is_copy(source: ObjectStore, key: str, parts: dict[int, Listed]) -> bool:
+async def _is_copy(source: SourceStore, key: str, parts: dict[int, Listed]) -> bool:
     """Whether stored parts are some of those in which the source's object would be copied."""
     try:
         state = await source.head(key)

@@ -49,8 +49,8 @@ class Tally:
         self.listing_done = False
 
     def add(self, outcome: Outcome) -> None:
-        """Counts an outcome; but for failures, which may pass."""
-        if outcome.did is Did.FAILED:
+        """Counts an outcome; but for failures, which may pass, and for what every pass skips anew."""
+        if outcome.did is Did.FAILED or (outcome.did is Did.SKIPPED and self.passes > 1):
             return
         self.did[outcome.did] += 1
         self.bytes += outcome.bytes

@@ -15,7 +15,7 @@ from replicator.decide import NOT_AT_TARGET, Action, Do
 from replicator.diff import Row
 from replicator.errors import ReplicatorError
 from replicator.model import Deletes, Did, Evidence, Outcome
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 from replicator.workers import work_through
 
 DIFFERENCE = {
@@ -50,7 +50,7 @@ class Verification:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         targets: Sequence[ObjectStore],
         *,
         keys: KeyFilter,

@@ -29,7 +29,7 @@ from replicator.bulk.tasks import (
 from replicator.diff import Row, Stretch
 from replicator.errors import StoreError
 from replicator.model import Outcome
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 TICK = 0.05
 """Seconds between two words to the parent."""
@@ -68,7 +68,7 @@ class Worker:
 
     def __init__(
         self,
-        source: ObjectStore,
+        source: SourceStore,
         targets: Sequence[ObjectStore],
         job: Job,
         send: Send,

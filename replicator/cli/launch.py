@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from replicator.bulk.crew import Crew, LocalCrew
 from replicator.bulk.jobs import MigrationJob
@@ -22,7 +23,9 @@ from replicator.errors import ConfigurationError
 from replicator.model import MiB
 from replicator.s3.opening import open_stores
 from replicator.s3.pace import Limits
-from replicator.settings import Settings
+from replicator.settings import Settings, Work
+
+Some = TypeVar("Some", bound=Work)
 
 LEAST_MEMORY = 16 * MiB
 """Bytes of objects that a process holds at once in any case."""
@@ -47,25 +50,28 @@ def trash_of(text: str | None) -> str:
 
 
 @contextmanager
-def shared_limits(settings: Settings) -> Iterator[Limits | None]:
+def shared_limits(work: Work) -> Iterator[Limits | None]:
     """What the endpoints may be asked, in a place that all processes share; None for as much as they bear."""
-    if settings.max_rps is None and settings.bandwidth is None:
+    if work.max_rps is None and work.bandwidth is None:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="replicator-") as directory:
-        yield Limits(Path(directory), settings.max_rps, settings.bandwidth)
+        yield Limits(Path(directory), work.max_rps, work.bandwidth)
 
 
 @contextmanager
-def open_crew(settings: Settings, plan: Plan, limits: Limits | None, *, name_in_sync: bool) -> Iterator[Crew]:
-    """The workers of a run, which share its concurrency and memory. Call it before there is an event loop."""
-    count = min(settings.processes, settings.concurrency)
+def open_crew(work: Some, open_worker: Callable[[Some, Send], AbstractAsyncContextManager[Worker]]) -> Iterator[Crew]:
+    """The workers of a run, which share its concurrency and memory. Call it before there is an event loop.
+
+    open_worker: opens one with its share; has to be picklable where processes cannot be forked.
+    """
+    count = min(work.processes, work.concurrency)
     mine = replace(
-        settings,
-        concurrency=-(-settings.concurrency // count),
-        memory=max(LEAST_MEMORY, settings.memory // count),
+        work,
+        concurrency=-(-work.concurrency // count),
+        memory=max(LEAST_MEMORY, work.memory // count),
     )
-    opening = partial(open_worker, mine, plan, limits, name_in_sync)
+    opening = partial(open_worker, mine)
     if count == 1:
         yield LocalCrew(opening)
         return
@@ -75,7 +81,7 @@ def open_crew(settings: Settings, plan: Plan, limits: Limits | None, *, name_in_
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, plan: Plan, limits: Limits | None, name_in_sync: bool, send: Send
+    settings: Settings, send: Send, *, plan: Plan, limits: Limits | None, name_in_sync: bool
 ) -> AsyncIterator[Worker]:
     """A worker with stores of its own."""
     async with open_stores(settings, limits=limits) as (source, targets):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,8 +11,7 @@ import click
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.plan import Plan
-from replicator.cli.durations import parse_duration
-from replicator.cli.launch import cpus, open_crew, shared_limits, trash_of
+from replicator.cli.launch import cpus, open_crew, open_worker, shared_limits, trash_of
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
@@ -20,7 +20,9 @@ from replicator.cli.options import (
     run_options,
     settings_from,
 )
+from replicator.cli.route import route_between
 from replicator.cli.run import Files, Run
+from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError
 from replicator.model import Deletes
 from replicator.settings import Settings
@@ -95,11 +97,12 @@ def migrate(
         check_writable(html)
     with ExitStack() as stack:
         limits = stack.enter_context(shared_limits(settings))
-        crew = stack.enter_context(open_crew(settings, plan, limits, name_in_sync=report is not None))
+        opening = partial(open_worker, plan=plan, limits=limits, name_in_sync=report is not None)
+        crew = stack.enter_context(open_crew(settings, opening))
         # After the processes are made: none may inherit the database, whose journal it could take for its own.
-        checkpoint = stack.enter_context(open_checkpoint(state, _route(settings, plan)))
-        files = Files(report=report, html=html, keys=keys, inventory=inventory)
-        run = Run(settings, plan, checkpoint, crew, limits, files, stale)
+        checkpoint = stack.enter_context(open_checkpoint(state, _name_of(settings, plan)))
+        route = route_between(settings, limits, plan.keys, keys=keys, inventory=inventory)
+        run = Run(route, plan, checkpoint, crew, Files(report=report, html=html), stale=stale)
         return run_async(run.run)
 
 
@@ -132,7 +135,7 @@ def _stale_age(text: str | None) -> float | None:
     return age
 
 
-def _route(settings: Settings, plan: Plan) -> str:
+def _name_of(settings: Settings, plan: Plan) -> str:
     """What a run is about: a state is good for one and the same."""
     sides = [f"{side.location} at {side.endpoint or 'AWS'}" for side in (settings.source, *settings.targets)]
     words = [plan.deletes.value, *(["deep"] if plan.deep else []), *plan.keys.words]

@@ -21,15 +21,12 @@ from replicator.bulk.report import Report, Reports, open_report
 from replicator.bulk.stale import abort_stale
 from replicator.bulk.tally import Tally
 from replicator.cli.echo import EchoingReport
-from replicator.cli.keys import keys_to_converge
 from replicator.cli.progress import progress
+from replicator.cli.route import Ends, Keys, Route
 from replicator.cli.summary import print_summary, summary_of
 from replicator.errors import Refused, StoreError, UntrustworthyListing
 from replicator.model import Did, Outcome
-from replicator.s3.opening import check_sides, open_stores
-from replicator.s3.pace import Limits
-from replicator.settings import Settings
-from replicator.store import ObjectStore
+from replicator.store import ObjectStore, SourceStore
 
 if TYPE_CHECKING:
     from replicator.bulk.html import HtmlReport
@@ -40,33 +37,36 @@ SAMPLE_EVERY = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a run reads and writes beside objects. None: it does not."""
+    """What a run writes beside objects. None: it does not."""
 
     report: Path | None = None
     html: Path | None = None
-    keys: Path | None = None
-    inventory: str | None = None
 
 
 class Run:
-    """A migration that is ready to go. stale: age in seconds of unfinished uploads to abort at the end, or None."""
+    """A migration that is ready to go.
+
+    reports: what else is told of every outcome. stale: age in seconds of unfinished uploads to abort at the end, or
+    None.
+    """
 
     def __init__(
         self,
-        settings: Settings,
+        route: Route,
         plan: Plan,
         checkpoint: Checkpoint,
         crew: Crew,
-        limits: Limits | None,
         files: Files,
-        stale: float | None,
+        *,
+        reports: Sequence[Report] = (),
+        stale: float | None = None,
     ) -> None:
-        self._settings = settings
+        self._route = route
         self._plan = plan
         self._checkpoint = checkpoint
         self._crew = crew
-        self._limits = limits
         self._files = files
+        self._more_reports = reports
         self._stale = stale
         self._tally = Tally()
         self._requests = Requests()
@@ -84,14 +84,11 @@ class Run:
 
         Raises Refused, when that is said, and ReplicatorError when it could not begin.
         """
-        await check_sides(self._settings)
+        await self._route.check()
         refusal: Refused | None = None
         async with AsyncExitStack() as stack:
-            stores = await stack.enter_async_context(open_stores(self._settings, limits=self._limits))
-            chosen = keys_to_converge(
-                self._settings, self._plan.keys, keys=self._files.keys, inventory=self._files.inventory
-            )
-            keys = await stack.enter_async_context(chosen)
+            stores = await stack.enter_async_context(self._route.open())
+            keys = await stack.enter_async_context(self._route.keys())
             goes_on = self._checkpoint.resume() is not None
             lines = stack.enter_context(open_report(self._files.report, goes_on=goes_on))
             crew = await stack.enter_async_context(self._crew)
@@ -109,8 +106,8 @@ class Run:
 
     async def _migrate(
         self,
-        stores: tuple[ObjectStore, Sequence[ObjectStore]],
-        keys: AsyncIterator[Sequence[str]] | None,
+        stores: Ends,
+        keys: Keys,
         crew: Crew,
         report: Report,
     ) -> None:
@@ -135,7 +132,7 @@ class Run:
         if run.still_changing and not self._problem:
             self._problem = f"the source was still changing in pass {self._tally.passes}: run again, or mirror it live"
 
-    async def _abort_stale(self, source: ObjectStore, targets: Sequence[ObjectStore], age: float) -> None:
+    async def _abort_stale(self, source: SourceStore, targets: Sequence[ObjectStore], age: float) -> None:
         for target in targets:
             before = time.time() + target.clock_skew - age
             try:
@@ -151,8 +148,8 @@ class Run:
                 for upload in stale.aborted:
                     click.echo(f"(dry run) abort upload: {target.name}{upload.key!a}")
 
-    def _reports(self, lines: Report, stores: tuple[ObjectStore, Sequence[ObjectStore]]) -> Report:
-        reports = [lines, *([self._html] if self._html is not None else [])]
+    def _reports(self, lines: Report, stores: Ends) -> Report:
+        reports = [lines, *([self._html] if self._html is not None else []), *self._more_reports]
         if not self._plan.dry_run:
             return EchoingReport(Reports(*reports), _failed, err=True)
         server_side = {target.name: target.can_copy_from(stores[0]) for target in stores[1]}
@@ -175,8 +172,8 @@ class Run:
             self._point(self._html)
             self._html.write(
                 self._files.html,
-                title=f"{self._settings.source.location} to {self._places}",
-                facts=summary_of(self._tally, self._settings, time.monotonic() - self._began),
+                title=self._route.words,
+                facts=summary_of(self._tally, self._plan.deletes, time.monotonic() - self._began),
                 problem=self._problem,
                 failed=self._tally.failed,
             )
@@ -190,20 +187,15 @@ class Run:
         tally = self._tally
         html.sample(time.monotonic() - self._began, tally.written, tally.sent, tally.throttled)
 
-    @property
-    def _places(self) -> str:
-        return ", ".join(side.location for side in self._settings.targets)
-
     def _tell(self, source: str, *, silent: bool) -> None:
         """Prints the summary, and what is to be said of it, unless somebody else will (silent)."""
         dry_run = "dry run: " if self._plan.dry_run else ""
-        title = f"{dry_run}{self._settings.source.location} -> {self._places}"
         more = []
         if self._stale is not None:
             more = [("stale uploads aborted", f"{self._aborted:,}"), ("not provably ours", f"{self._left:,}")]
         print_summary(
-            title,
-            [*summary_of(self._tally, self._settings, time.monotonic() - self._began), *more],
+            f"{dry_run}{self._route.words}",
+            [*summary_of(self._tally, self._plan.deletes, time.monotonic() - self._began), *more],
             requests=self._requests if self._plan.dry_run else None,
             listed=[self._tally.counts.source, *self._tally.counts.targets],
         )
@@ -237,6 +229,6 @@ def _would(outcome: Outcome) -> str | None:
 
 
 def _failed(outcome: Outcome) -> str | None:
-    if outcome.did is not Did.FAILED:
+    if outcome.did not in (Did.FAILED, Did.SKIPPED):
         return None
-    return f"replicator: failed: {outcome.key!a} at {outcome.target}: {outcome.reason}"
+    return f"replicator: {outcome.did.value}: {outcome.key!a} at {outcome.target}: {outcome.reason}"

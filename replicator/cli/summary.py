@@ -8,16 +8,15 @@ from replicator.bulk.pricing import Requests, internet_price, region_price
 from replicator.bulk.tally import Tally
 from replicator.cli.table import human_bytes, print_table
 from replicator.model import Deletes, Did
-from replicator.settings import Settings
 
 Rows = list[tuple[str, str]]
 
 
-def summary_of(tally: Tally, settings: Settings, seconds: float) -> Rows:
+def summary_of(tally: Tally, deletes: Deletes, seconds: float) -> Rows:
     """What was done, in words and figures."""
     rows = [("compared", f"{tally.compared:,}")]
     rows += [(did.value, f"{tally.did[did]:,}") for did in Did if tally.did[did] and did is not Did.IN_SYNC]
-    if tally.extra and settings.deletes is Deletes.KEEP:
+    if tally.extra and deletes is Deletes.KEEP:
         rows.append(("only at a target", f"{tally.extra:,}"))
     rows += [(f"not kept: {loss}", f"{count:,}") for loss, count in sorted(tally.not_kept.items())]
     if tally.throttled:

@@ -62,7 +62,7 @@ async def _verify(settings: Settings, keys: KeyFilter, report: Path | None) -> i
     problem = ""
     tally = Tally()
     async with AsyncExitStack() as stack:
-        await check_sides(settings)
+        await check_sides((settings.source, *settings.targets))
         limits = stack.enter_context(shared_limits(settings))
         source, targets = await stack.enter_async_context(open_stores(settings, limits=limits))
         lines = stack.enter_context(open_report(report))

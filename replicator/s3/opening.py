@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient
@@ -11,7 +11,7 @@ from replicator.s3.client import Endpoint, Retry, S3Client
 from replicator.s3.credentials import ChainKeys, keys_for
 from replicator.s3.pace import Limits
 from replicator.s3.store import S3Store
-from replicator.settings import Settings, Side
+from replicator.settings import Settings, Side, Work
 
 PREFLIGHT = Retry(attempts=3)
 """A wrong address should be reported within a second or two."""
@@ -61,18 +61,26 @@ async def open_stores(
     settings: Settings, *, limits: Limits | None = None
 ) -> AsyncIterator[tuple[S3Store, list[S3Store]]]:
     """Source and targets. limits: what their endpoints may be asked. Raises ConfigurationError."""
+    async with (
+        open_store(settings.source, concurrency=2 * settings.concurrency, limits=limits) as source,
+        open_targets(settings, limits=limits) as targets,
+    ):
+        yield source, targets
+
+
+@asynccontextmanager
+async def open_targets(work: Work, *, limits: Limits | None = None) -> AsyncIterator[list[S3Store]]:
+    """The targets alone."""
     async with AsyncExitStack() as stack:
-        concurrency = 2 * settings.concurrency
-        stores = [
-            await stack.enter_async_context(open_store(side, concurrency=concurrency, limits=limits))
-            for side in (settings.source, *settings.targets)
+        yield [
+            await stack.enter_async_context(open_store(side, concurrency=2 * work.concurrency, limits=limits))
+            for side in work.targets
         ]
-        yield stores[0], stores[1:]
 
 
-async def check_sides(settings: Settings) -> None:
-    """Proves that source and targets can be reached and listed. Raises ConfigurationError."""
-    for side in (settings.source, *settings.targets):
+async def check_sides(sides: Sequence[Side]) -> None:
+    """Proves that all of them can be reached and listed. Raises ConfigurationError."""
+    for side in sides:
         await check(side)
 
 

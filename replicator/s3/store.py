@@ -32,7 +32,7 @@ from replicator.s3.xml import (
     tagging,
     texts,
 )
-from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Write, Written
+from replicator.store import Body, Fetched, Load, PendingUpload, Pin, SourceStore, Span, Write, Written
 
 TAGGING_FAILURES = 3
 """How often GET ?tagging may fail before a store counts as having no tags: rclone's answers 500 each time."""
@@ -164,10 +164,10 @@ class S3Store:
                 raise
             raise Unsupported(error.operation, error.target, error.detail, code=error.code) from error
 
-    def can_copy_from(self, source: ObjectStore) -> bool:
+    def can_copy_from(self, source: SourceStore) -> bool:
         return isinstance(source, S3Store) and self.client.same_account(source.client)
 
-    async def copy(self, source: ObjectStore, source_key: str, key: str, pin: Pin, write: Write) -> Written:
+    async def copy(self, source: SourceStore, source_key: str, key: str, pin: Pin, write: Write) -> Written:
         headers = [
             *_copy_source(source, source_key, pin),
             ("x-amz-metadata-directive", "REPLACE"),
@@ -192,7 +192,7 @@ class S3Store:
         headers = [("content-md5", base64.b64encode(md5).decode())] if md5 is not None else []
         return _etag(await self._send("UploadPart", "PUT", key, query=query, headers=headers, body=body))
 
-    async def copy_part(self, key: str, upload: str, part: Part, source: ObjectStore, source_key: str, pin: Pin) -> str:
+    async def copy_part(self, key: str, upload: str, part: Part, source: SourceStore, source_key: str, pin: Pin) -> str:
         query = encode_query(partNumber=part.number, uploadId=upload)
         headers = [
             *_copy_source(source, source_key, pin),
@@ -292,7 +292,7 @@ def _answer(response: Response, operation: str, about: str) -> dict[str, str]:
     return texts(document_of(response, operation, about))
 
 
-def _copy_source(source: ObjectStore, key: str, pin: Pin) -> list[tuple[str, str]]:
+def _copy_source(source: SourceStore, key: str, pin: Pin) -> list[tuple[str, str]]:
     """Names the object to copy from. The source is an S3Store: can_copy_from said so."""
     assert isinstance(source, S3Store)  # noqa: S101 - narrows the type
     version = f"?versionId={quote(pin.version_id, safe='')}" if pin.version_id else ""

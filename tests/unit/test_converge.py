@@ -708,7 +708,7 @@ async def test_no_error_of_a_store_is_raised(kind, when):
             for key in ("small", "parts", "edited", "tagged", "gone"):
                 [outcome] = await converger.converge(key)
                 assert isinstance(outcome, Outcome)
-                assert (outcome.did is Did.FAILED) is (outcome.failure is not None)
+                assert (outcome.did in (Did.FAILED, Did.SKIPPED)) is (outcome.failure is not None)
             nameless = operation == "CreateMultipartUpload" and when == ":answered"
             if failing == "source" or not (nameless or operation == "AbortMultipartUpload"):
                 assert target.bucket.uploads == {}
