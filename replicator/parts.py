@@ -81,7 +81,7 @@ class PartCopy:
         layout asked for part by part, digests of our own and a stamp.
         """
         self.promised = cut.keeps_etag
-        trust = cut.keeps_etag and not any(target.foreign_etags for target in targets)
+        trust = cut.keeps_etag and not any(target.foreign_etags or target.foreign_composites for target in targets)
         results = await self._attempt(cut.layout or (), targets, digests=None if trust else {})
         doubtful = [n for n, result in enumerate(results) if isinstance(result, Corrupted)]
         if trust and doubtful:
@@ -219,7 +219,7 @@ class PartCopy:
             with suppress(NoSuchUpload):  # perhaps completed by a request whose answer was lost
                 await upload.publisher.target.complete_upload(self.key, upload.id, etags)
                 upload.id = ""
-            state = await self._read_back(upload.publisher)
+            state = await self._read_back(upload.publisher, stamped=digests is not None)
         except StoreError as error:
             return error
         return Copied(evidence, self.state.size, upload.lost, state, upload.resumed or bool(upload.id))
@@ -243,12 +243,18 @@ class PartCopy:
                     raise Corrupted("GetObject", self.key, "two reads of one version gave different bytes")
         return Evidence.STAMP
 
-    async def _read_back(self, publisher: Publisher) -> ObjectState:
+    async def _read_back(self, publisher: Publisher, *, stamped: bool) -> ObjectState:
+        """What is there now. Raises ChangedMeanwhile if that is another object, Corrupted if only a stamp would tell."""
         state = await publisher.target.head(self.key)
-        ours = state.etag == self.state.etag or state.stamp == self.state.etag
-        if not ours or state.size != self.state.size:
-            raise ChangedMeanwhile("HeadObject", self.key, "another object is there after completing the upload")
-        return state
+        if state.size == self.state.size:
+            if state.etag == self.state.etag:
+                return state
+            if state.stamp == self.state.etag:
+                publisher.foreign_composites = True
+                return state
+            if not stamped:
+                raise Corrupted("HeadObject", self.key, "the ETag of the whole is not that of its parts")
+        raise ChangedMeanwhile("HeadObject", self.key, "another object is there after completing the upload")
 
     async def _abort(self, uploads: list[Upload], *, interrupted: bool, stamped: bool) -> None:
         """Drops what was begun here and not completed; large uploads that were interrupted are left to go on with."""

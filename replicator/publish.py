@@ -74,6 +74,8 @@ class Publisher:
         self.target = target
         self.foreign_etags = False
         """Whether its ETags were seen not to be digests of what was sent (encryption, a proxy)."""
+        self.foreign_composites = False
+        """The same of objects in parts, whose ETags rclone makes of all bytes."""
         self._refused: set[str] = set()
 
     async def settle_etag(self, key: str, written: Written, digest: bytes) -> None:

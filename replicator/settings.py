@@ -134,22 +134,6 @@ class PushSettings(Work):
         return cls(folder=folder, **_fields_of(work))
 
 
-def read_side(
-    role: Role,
-    location: str,
-    environment: Mapping[str, str],
-    config: Mapping[str, object] | None = None,
-    *,
-    variable: str | None = None,
-) -> Side:
-    """One side by itself. variable: what gave the location, for messages. Raises ConfigurationError."""
-    problems: list[str] = []
-    side = _side(role, location, environment, config or {}, problems, variable)
-    if side is None:
-        raise ConfigurationError("\n".join(problems))
-    return side
-
-
 def _work(
     environment: Mapping[str, str], targets: Sequence[str], config: Mapping[str, object], problems: list[str]
 ) -> Work:

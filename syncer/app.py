@@ -6,7 +6,7 @@ Composition only; what happens is in replicator.live. Deploy with `chalice deplo
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -30,7 +30,8 @@ app.register_middleware(ConvertToMiddleware(metrics.log_metrics))
 if ENVIRONMENT.get("TRACING") == "on":  # X-Ray's SDK imports all of botocore: 390 ms of a cold start that has 250
     from aws_lambda_powertools import Tracer
 
-    app.register_middleware(ConvertToMiddleware(Tracer(service="replicator").capture_lambda_handler))
+    tracer = Tracer(service="replicator")  # not told of answers, in which there may be URLs
+    app.register_middleware(ConvertToMiddleware(partial(tracer.capture_lambda_handler, capture_response=False)))
 
 NAMES = {
     Did.COPIED: "Copied",
@@ -57,6 +58,12 @@ def _read_secret(secret_id: str) -> str:
     from aws_lambda_powertools.utilities import parameters  # imports boto3: only where a secret is named
 
     return str(parameters.get_secret(secret_id, max_age=60))
+
+
+if ENVIRONMENT.get("URLS_PREFIXES"):  # without a route there is no API Gateway
+    from chalicelib.urls import url_routes
+
+    app.register_blueprint(url_routes(ENVIRONMENT, _read_secret, metrics))
 
 
 @app.on_sqs_message(queue=ENVIRONMENT["QUEUE"], batch_size=10, name="mirror")

@@ -12,11 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TypeVar
 
 import hypothesis
 import pytest
 
-from tests.servers import Endpoint, moto, rclone, rgw, swift
+from tests.servers import Endpoint, moto, postgres, rclone, rgw, swift
+
+Served = TypeVar("Served")
 
 REQUIRE_SERVERS = "REPLICATOR_REQUIRE_SERVERS"
 
@@ -77,14 +80,25 @@ def swift_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoin
     yield from _start(swift.missing, swift.serve, tmp_path_factory.mktemp("swift"))
 
 
+@pytest.fixture(scope="session")
+def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Cluster]:
+    yield from _start(postgres.missing, postgres.serve, tmp_path_factory.mktemp("postgres"))
+
+
+@pytest.fixture
+def postgres_url(postgres_cluster: postgres.Cluster) -> str:
+    """A database with nothing in it."""
+    return postgres_cluster.url(postgres_cluster.new_database())
+
+
 def _start(
     missing: Callable[[], str | None],
-    serve: Callable[[Path], AbstractContextManager[Endpoint]],
+    serve: Callable[[Path], AbstractContextManager[Served]],
     state: Path,
-) -> Iterator[Endpoint]:
+) -> Iterator[Served]:
     if reason := missing():
         if os.environ.get(REQUIRE_SERVERS) == "1":
             pytest.fail(f"{REQUIRE_SERVERS} is set, but {reason}", pytrace=False)
         pytest.skip(reason)
-    with serve(state) as endpoint:
-        yield endpoint
+    with serve(state) as served:
+        yield served

@@ -17,8 +17,12 @@ import sys
 import click
 
 from replicator import __version__
+from replicator.cli.ls import ls
 from replicator.cli.migrate import migrate
 from replicator.cli.options import EXIT_INTERRUPTED
+from replicator.cli.presign import presign
+from replicator.cli.push import push
+from replicator.cli.serve import serve
 from replicator.cli.verify import verify
 from replicator.errors import ConfigurationError, Refused, ReplicatorError
 
@@ -34,7 +38,11 @@ def cli() -> None:
     """
 
 
+cli.add_command(ls)
 cli.add_command(migrate)
+cli.add_command(presign)
+cli.add_command(serve)
+cli.add_command(push)
 cli.add_command(verify)
 
 

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,18 +42,29 @@ class FilteringCommand(click.Command):
 
 def location_options(command: Command) -> Command:
     """SOURCE, TARGET... and how to reach them. The environment variables in README.md do the same."""
-    for side in ("target", "source"):
-        for name, text in (
-            ("endpoint", "URL of the store, AWS unless given"),
-            ("region", "region of the bucket"),
-            ("profile", "profile of the AWS configuration"),
-        ):
-            option = click.option(f"--{side}-{name}", metavar=name.upper(), help=f"{side.capitalize()}: {text}.")
-            command = option(command)
-    config = click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")
     targets = click.argument("targets", metavar="[TARGET]...", nargs=-1)
     source = click.argument("source", metavar="[SOURCE]", required=False)
-    return source(targets(config(command)))
+    return source(targets(_config(_side_options("source", _side_options("target", command)))))
+
+
+def target_options(command: Command) -> Command:
+    """How to reach the only bucket that there is."""
+    return _config(_side_options("target", command))
+
+
+def _side_options(side: str, command: Command) -> Command:
+    for name, text in (
+        ("endpoint", "URL of the store, AWS unless given"),
+        ("region", "region of the bucket"),
+        ("profile", "profile of the AWS configuration"),
+    ):
+        option = click.option(f"--{side}-{name}", metavar=name.upper(), help=f"{side.capitalize()}: {text}.")
+        command = option(command)
+    return command
+
+
+def _config(command: Command) -> Command:
+    return click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")(command)
 
 
 def run_options(command: Command) -> Command:
@@ -96,16 +107,21 @@ def settings_from(
     processes: unless something else is said.
     """
     overrides = {name.upper(): str(value) for name, value in options.items() if value is not None}
-    for side, texts in (("source", (source,) if source else ()), ("target", targets)):
-        given = [name for name in options if name.startswith(f"{side}_") and options[name] is not None]
-        named = [text for text in texts if split_location(text)[0] is not None]
-        if given and named:
-            option = "--" + given[0].replace("_", "-")
-            raise ConfigurationError(f"{option} is not for {named[0]}: its endpoint is in replicator.toml")
+    check_endpoints("source", (source,) if source else (), options)
+    check_endpoints("target", targets, options)
     if source is not None:
         overrides["SOURCE_BUCKET"] = source
     defaults = {"PROCESSES": str(processes)}
     return Settings.from_env({**defaults, **os.environ, **overrides}, targets=targets, config=read_config(config))
+
+
+def check_endpoints(side: str, locations: Sequence[str], options: Mapping[str, object]) -> None:
+    """Raises ConfigurationError for an endpoint that is given twice: by its name, and by options of the side."""
+    given = [name for name in options if name.startswith(f"{side}_") and options[name] is not None]
+    named = [text for text in locations if split_location(text)[0] is not None]
+    if given and named:
+        option = "--" + given[0].replace("_", "-")
+        raise ConfigurationError(f"{option} is not for {named[0]}: its endpoint is in replicator.toml")
 
 
 def key_filter() -> KeyFilter:

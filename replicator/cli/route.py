@@ -23,7 +23,8 @@ Keys = AsyncIterator[Sequence[str]] | None
 class Route:
     """source, targets: as people write them. check: proves that all can be used, raises ConfigurationError.
 
-    open: source and targets. keys: batches of the keys to converge, or None to list the source.
+    open: source and targets. keys: batches of the keys to converge, or None to list the source. if_empty: what to say
+    of a source without objects, if anything.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Route:
     check: Callable[[], Awaitable[None]]
     open: Callable[[], AbstractAsyncContextManager[Ends]]
     keys: Callable[[], AbstractAsyncContextManager[Keys]]
+    if_empty: str = "lists no object: check the bucket and prefix"
 
     @property
     def words(self) -> str:

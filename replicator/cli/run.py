@@ -46,8 +46,8 @@ class Files:
 class Run:
     """A migration that is ready to go.
 
-    reports: what else is told of every outcome. stale: age in seconds of unfinished uploads to abort at the end, or
-    None.
+    reports: what else is told of every outcome. logged: failures are told by one of them. stale: age in seconds of
+    unfinished uploads to abort at the end, or None.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Run:
         files: Files,
         *,
         reports: Sequence[Report] = (),
+        logged: bool = False,
         stale: float | None = None,
     ) -> None:
         self._route = route
@@ -67,6 +68,7 @@ class Run:
         self._crew = crew
         self._files = files
         self._more_reports = reports
+        self._logged = logged
         self._stale = stale
         self._tally = Tally()
         self._requests = Requests()
@@ -151,7 +153,7 @@ class Run:
     def _reports(self, lines: Report, stores: Ends) -> Report:
         reports = [lines, *([self._html] if self._html is not None else []), *self._more_reports]
         if not self._plan.dry_run:
-            return EchoingReport(Reports(*reports), _failed, err=True)
+            return Reports(*reports) if self._logged else EchoingReport(Reports(*reports), _failed, err=True)
         server_side = {target.name: target.can_copy_from(stores[0]) for target in stores[1]}
         return EchoingReport(Reports(*reports, _Costs(self._requests, server_side)), _would)
 
@@ -201,8 +203,8 @@ class Run:
         )
         if silent:
             return
-        if not self._tally.compared and not self._problem:
-            click.echo(f"replicator: {source} lists no object: check the bucket and prefix", err=True)
+        if not self._tally.compared and not self._problem and self._route.if_empty:
+            click.echo(f"replicator: {source} {self._route.if_empty}", err=True)
         if self._problem:
             click.echo(f"replicator: {self._problem}", err=True)
 

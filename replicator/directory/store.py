@@ -21,7 +21,8 @@ from typing import Protocol, TypeVar
 from replicator.directory.attributes import attributes_of, fingerprint
 from replicator.directory.beneath import Base, meant_by, names_of
 from replicator.directory.digest import etag_of_bytes, etag_of_file, layout_of, read_into
-from replicator.directory.walk import Found, walk
+from replicator.directory.removal import is_being_written, remove
+from replicator.directory.walk import Found, is_empty, walk
 from replicator.errors import AccessDenied, ChangedMeanwhile, NoSuchKey
 from replicator.model import Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Layout, guess_layout, is_md5, parts_of
@@ -131,6 +132,21 @@ class DirectoryStore:
         """
         await self._in_thread(lambda: self._adopt(key, etag))
 
+    async def is_empty(self) -> bool:
+        """Whether there is nothing beneath the folder but folders. Raises StoreError."""
+        return await self._in_thread(lambda: is_empty(self._base))
+
+    async def is_being_written(self, key: str) -> bool:
+        """Whether somebody has the file open to write, where that can be told. Raises StoreError."""
+        return await self._in_thread(lambda: self._is_being_written(key))
+
+    async def remove(self, key: str, version_id: str | None) -> None:
+        """Removes the file if it still is of this version, and nobody is writing it.
+
+        Raises ChangedMeanwhile if not, NoSuchKey, AccessDenied.
+        """
+        await self._in_thread(lambda: self._remove(key, version_id))
+
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
@@ -230,6 +246,14 @@ class DirectoryStore:
             raise meant_by(error, key) from error
         finally:
             os.close(descriptor)
+
+    def _is_being_written(self, key: str) -> bool:
+        with self._base.file(key) as (folder, name, _):
+            return is_being_written(folder, name, key)
+
+    def _remove(self, key: str, version_id: str | None) -> None:
+        with self._base.file(key) as (folder, name, _):
+            remove(folder, name, key, lambda found: self._version(found) == version_id)
 
     def _confirm_absent(self, key: str) -> None:
         self._check()

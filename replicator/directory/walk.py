@@ -54,6 +54,23 @@ def walk(base: Base, *, after: str = "", chunk: int = 1000) -> Iterator[Found]:
                 continue
 
 
+def is_empty(base: Base) -> bool:
+    """Whether there is nothing beneath the base but folders; one that cannot be listed is not nothing."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            names = _names(base, prefix, "")
+        except AccessDenied:
+            return False
+        except (NoSuchKey, NotAnObject):
+            continue
+        if names and not all(name.endswith("/") for name in names):
+            return False
+        waiting += [prefix + name for name in names]
+    return True
+
+
 def _names(base: Base, prefix: str, after: str) -> list[str]:
     """What is in a folder, sorted; folders with "/" at the end. Only what may lead to keys after `after`."""
     try:

@@ -64,6 +64,10 @@ class Endpoint:
         host = f"{bucket}.{parts.hostname}" if self.virtual_hosts else parts.hostname
         return Origin(parts.scheme, host, port or (443 if parts.scheme == "https" else 80))
 
+    def path(self, bucket: str) -> str:
+        """What the paths of a bucket's objects begin with."""
+        return "" if self.virtual_hosts else "/" + quote(bucket, safe="")
+
 
 @dataclass(frozen=True, slots=True)
 class Retry:
@@ -101,6 +105,11 @@ async def _paced_chunks(chunks: AsyncIterator[Data], rate: SharedRate) -> AsyncI
     async for chunk in chunks:
         await rate.take(len(chunk))
         yield chunk
+
+
+def encode_key(key: str) -> str:
+    """A key as the end of a path, with its slash; every "." and "/" stays where it is."""
+    return "/" + quote(key, safe="/~")
 
 
 def encode_query(**parameters: str | int) -> str:
@@ -148,10 +157,8 @@ class S3Client:
         self._budget = RetryBudget()
         self._sleep, self._clock, self._chance = sleep, clock, chance
         self._secure = origin.scheme == "https"
-        default = origin.port == (443 if self._secure else 80)
-        host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        self._host = host if default else f"{host}:{origin.port}"
-        self._base = "" if endpoint.virtual_hosts else "/" + quote(bucket, safe="")
+        self._host = origin.authority
+        self._base = endpoint.path(bucket)
 
     async def __aenter__(self) -> Self:
         return self
@@ -164,7 +171,7 @@ class S3Client:
 
     def target(self, call: Call) -> str:
         """Path and query of a request, encoded byte for byte as it is signed and sent."""
-        path = self._base if call.key is None else f"{self._base}/{quote(call.key, safe='/~')}"
+        path = self._base if call.key is None else self._base + encode_key(call.key)
         return f"{path or '/'}?{call.query}" if call.query else path or "/"
 
     async def send(self, call: Call) -> Response:

@@ -27,6 +27,12 @@ class Origin(NamedTuple):
     host: str
     port: int
 
+    @property
+    def authority(self) -> str:
+        """Host and port as in the Host header: without the scheme's own port."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.scheme == "https" else 80) else f"{host}:{self.port}"
+
 
 class HttpPool:
     """Connections to one origin. Use as an async context manager, or call `close`.

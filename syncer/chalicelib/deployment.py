@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from replicator.errors import ConfigurationError
 from replicator.settings import Settings
+from replicator.urls import UrlPolicy, location_of_urls
 
 HERE = Path(__file__).parent
 DEPLOYMENT = HERE / "deployment.json"
@@ -24,6 +26,7 @@ POLICY = HERE.parent / ".chalice" / "policy.json"
 CARRIED = (
     *(f"{side}_{name}" for side in ("SOURCE", "TARGET") for name in ("BUCKET", "ENDPOINT", "REGION", "ADDRESSING")),
     *("ENDPOINT", "TARGET_SECRET_ID", "SOURCE_SECRET_ID", "DELETES", "CONCURRENCY", "MEMORY_BYTES", "QUEUE", "TRACING"),
+    *("URLS_PREFIXES", "URLS_MAX_EXPIRY", "URLS_METHODS", "URLS_BUCKET"),
 )
 SECRETS = ("SOURCE_SECRET_ACCESS_KEY", "TARGET_SECRET_ACCESS_KEY")
 
@@ -56,6 +59,8 @@ def carried(shell: Mapping[str, str]) -> dict[str, str]:
     settings.setdefault("QUEUE", queue_name(settings["SOURCE_BUCKET"]))
     try:
         target = Settings.from_env(settings).targets[0]
+        UrlPolicy.from_env(settings)
+        location_of_urls(settings)
     except ConfigurationError as error:
         raise SystemExit(str(error)) from None
     if target.endpoint is not None and target.secret_id is None:
@@ -73,7 +78,9 @@ def queue_name(source_bucket: str) -> str:
 
 
 def policy(settings: Mapping[str, str]) -> dict[str, object]:
-    """What the Lambda's role may do: read the source, write the target, settle its queue, log, read its secrets."""
+    """What the Lambda's role may do: read the source, write the target, settle its queue, log, read its secrets, and
+    what the URLs that it signs are to allow.
+    """
     source, target = (_bucket(settings[name]) for name in ("SOURCE_BUCKET", "TARGET_BUCKET"))
     read = ["s3:GetObject", "s3:GetObjectTagging", "s3:GetObjectVersion", "s3:GetObjectVersionTagging"]
     write = ["s3:PutObject", "s3:DeleteObject", "s3:PutObjectTagging", "s3:AbortMultipartUpload"]
@@ -91,9 +98,25 @@ def policy(settings: Mapping[str, str]) -> dict[str, object]:
     if not (settings.get("TARGET_ENDPOINT") or settings.get("ENDPOINT")):
         statements.append(_allow(["s3:ListBucket", "s3:ListBucketMultipartUploads"], f"arn:aws:s3:::{target}"))
         statements.append(_allow(write, f"arn:aws:s3:::{target}/*"))
+    statements += _urls(settings)
     secrets = [settings[name] for name in ("SOURCE_SECRET_ID", "TARGET_SECRET_ID") if settings.get(name)]
     statements += [_allow(["secretsmanager:GetSecretValue"], _secret_arn(secret)) for secret in secrets]
     return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _urls(settings: Mapping[str, str]) -> list[dict[str, object]]:
+    """What may be in a URL: it can do no more than the role that signs it. Nothing for a bucket that is not at AWS."""
+    location, wanted = location_of_urls(settings), UrlPolicy.from_env(settings)
+    if location.endpoint is not None:
+        return []
+    actions = [f"s3:{method.capitalize()}Object" for method in sorted(wanted.methods)]
+    within = [_literal(location.prefix + directory) for directory in wanted.directories]
+    return [_allow(actions, f"arn:aws:s3:::{location.bucket}/{prefix}*") for prefix in within]
+
+
+def _literal(text: str) -> str:
+    """Text in which IAM sees no wildcards and no variables."""
+    return re.sub(r"[*?$]", lambda found: "${" + found[0] + "}", text)
 
 
 def _allow(actions: list[str], resource: str) -> dict[str, object]:

@@ -120,6 +120,37 @@ def test_the_app_imports_from_the_package_alone_and_leaves_the_heavy_modules_alo
     assert [module for module in COLD if module in modules] == []
 
 
+def template(tree, name, **variables):
+    """What CloudFormation would be told."""
+    done = chalice(tree, "package", str(tree / name), **variables)
+    assert done.returncode == 0, done
+    return json.loads((tree / name / "sam.json").read_text())
+
+
+def test_without_prefixes_for_urls_there_is_no_api(tree):
+    said = json.dumps(template(tree, "without-urls"))
+    assert "AWS::Serverless::Api" not in said
+    assert "/urls" not in said
+
+
+def test_with_prefixes_for_urls_there_is_one_route_and_iam_guards_it(tree, bare, tmp_path):
+    told = template(tree, "with-urls", URLS_PREFIXES="reports", URLS_MAX_EXPIRY="5m")
+    (api,) = [one for one in told["Resources"].values() if one["Type"] == "AWS::Serverless::Api"]
+    body = api["Properties"]["DefinitionBody"]
+    assert {path: [*methods] for path, methods in body["paths"].items()} == {"/urls": ["post"]}
+    assert body["paths"]["/urls"]["post"]["security"] == [{"sigv4": []}]
+    assert body["securityDefinitions"]["sigv4"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+    with zipfile.ZipFile(tree / "with-urls" / "deployment.zip") as packed:
+        packed.extractall(tmp_path)
+    loaded = f"[name for name in {COLD} if name in sys.modules]"
+    program = f"import app, sys; print(app.ENVIRONMENT['URLS_MAX_EXPIRY'], [*app.app.routes], {loaded})"
+    variables = {"AWS_LAMBDA_FUNCTION_NAME": "mirror", "AWS_REGION": "us-east-1", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [bare, "-c", program], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "5m ['/urls'] []\n", "")
+
+
 def test_an_edit_of_the_library_is_another_package_and_no_edit_is_not(tree, archive):
     before = contents(archive)
     assert contents(package(tree, "again")) == before
@@ -297,3 +328,38 @@ def test_settings_that_the_lambda_could_not_read_are_not_deployed(name, value):
     with pytest.raises(SystemExit) as refused:
         deployment().carried({"SOURCE_BUCKET": "the-source", "TARGET_BUCKET": "the-target", name: value})
     assert name in str(refused.value)
+
+
+# URLs
+
+
+def test_what_urls_are_to_allow_is_allowed_to_the_role_and_no_more():
+    assert resources(policy(), "s3:PutObject") == ["arn:aws:s3:::the-target/*"]
+    shell = {"URLS_BUCKET": "the-target/public", "URLS_PREFIXES": "reports,a*b?${c}/"}
+    within = ["arn:aws:s3:::the-target/public/reports/*", "arn:aws:s3:::the-target/public/a${*}b${?}${$}{c}/*"]
+    assert resources(policy(**shell), "s3:GetObject")[2:] == within
+    assert resources(policy(**shell), "s3:PutObject")[1:] == []
+    assert resources(policy(**shell, URLS_METHODS="put"), "s3:PutObject")[1:] == within
+    assert resources(policy(**shell, URLS_METHODS="put"), "s3:GetObject")[2:] == []
+
+
+def test_urls_for_everything_and_for_nothing():
+    everything = policy(URLS_PREFIXES="*", URLS_BUCKET="the-source")
+    assert resources(everything, "s3:GetObject").count("arn:aws:s3:::the-source/*") == 2
+    assert policy(URLS_BUCKET="the-source") == policy()
+    elsewhere = policy(URLS_PREFIXES="*", TARGET_ENDPOINT="https://there")
+    assert elsewhere == policy(TARGET_ENDPOINT="https://there")
+
+
+def test_the_settings_of_urls_are_carried():
+    given = {"URLS_PREFIXES": "a,b", "URLS_MAX_EXPIRY": "5m", "URLS_METHODS": "put", "URLS_BUCKET": "other/dir"}
+    assert deployment().carried({**SHELL, **given, "URLS_TOKEN": "hush"}).items() >= given.items()
+    assert "URLS_TOKEN" not in deployment().carried({**SHELL, **given, "URLS_TOKEN": "hush"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("URLS_MAX_EXPIRY", "8d"), ("URLS_METHODS", "delete"), ("URLS_BUCKET", "s3:/x")]
+)
+def test_settings_of_urls_that_the_lambda_could_not_read_are_not_deployed(name, value):
+    with pytest.raises(SystemExit, match=name):
+        deployment().carried({**SHELL, "URLS_PREFIXES": "*", name: value})

@@ -1,0 +1,39 @@
+"""A report that tells the catalogue (replicator.bulk.report)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from replicator.catalogue.entries import Entry, entry_of
+from replicator.model import Outcome
+
+if TYPE_CHECKING:
+    from replicator.catalogue.catalogue import Catalogue
+
+BATCH = 1000
+"""Entries that are recorded at once."""
+
+
+class CatalogueReport:
+    """Records the outcomes of one route. clock: seconds since the epoch."""
+
+    def __init__(self, catalogue: Catalogue, route: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._catalogue = catalogue
+        self._route = route
+        self._clock = clock
+        self._waiting: list[Entry] = []
+
+    def add(self, outcome: Outcome) -> None:
+        """Notes an outcome; at every 1,000 waits for the database."""
+        entry = entry_of(outcome, self._route, self._clock())
+        if entry is not None:
+            self._waiting.append(entry)
+        if len(self._waiting) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Records what was noted since; what was kept in an outage is caught up."""
+        waiting, self._waiting = self._waiting, []
+        self._catalogue.record(waiting)

@@ -1,0 +1,135 @@
+"""One push as the command line runs it: once, or until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+
+from replicator.bulk.checkpoint import open_checkpoint
+from replicator.bulk.report import Report, Reports, open_report
+from replicator.catalogue.catalogue import Catalogue, open_catalogue
+from replicator.catalogue.place import catalogue_url, spool_path
+from replicator.catalogue.report import CatalogueReport
+from replicator.cli.launch import open_crew, shared_limits
+from replicator.cli.options import run_async
+from replicator.cli.push import Asked
+from replicator.cli.route import Keys, Route
+from replicator.cli.run import Files, Run
+from replicator.cli.serve import end_on_sigterm
+from replicator.directory.beneath import Base
+from replicator.directory.removal import folders_older_than, remove_emptied
+from replicator.logs import logger, start_logging
+from replicator.push.agent import Agent
+from replicator.push.log import LogReport
+from replicator.push.moving import SettledFiles
+from replicator.push.only_one import InUse, only_one
+from replicator.push.opening import Origin, Push, open_ends, open_push_worker, route_of
+from replicator.push.watching import Watched
+from replicator.s3.opening import check_sides
+from replicator.settings import PushSettings
+
+
+def run_push(settings: PushSettings, asked: Asked) -> int:
+    """Runs it; the exit code. Raises ReplicatorError."""
+    base = Base(settings.folder)
+    once = asked.mirror and not asked.watch
+    with ExitStack() as stack:
+        levels = {"LOG_LEVEL": "WARNING"} if once and not os.environ.get("LOG_LEVEL") else {}
+        stack.enter_context(start_logging({**os.environ, **levels}, json=asked.log_json))
+        if not asked.mirror:
+            try:
+                stack.enter_context(only_one(base.path))
+            except InUse:
+                logger.warning("another run is moving the files of %s: nothing is done here", base.path)
+                return 0
+        limits = stack.enter_context(shared_limits(settings))
+        catalogue = stack.enter_context(_catalogue(asked.catalog, os.environ))
+        origin = Origin(base, asked.attributes, catalogue, route_of(base, settings))
+        push = Push(origin, asked.plan, limits, moving=not asked.mirror)
+        if asked.watch:
+            return run_async(partial(_go_on, settings, push, asked))
+        return _once(settings, push, asked)
+
+
+@contextmanager
+def _catalogue(option: str | None, environment: Mapping[str, str]) -> Iterator[Catalogue]:
+    url = catalogue_url(option, environment)
+    with open_catalogue(url, spool=spool_path(url, environment), warn=logger.warning) as catalogue:
+        yield catalogue
+
+
+def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
+    base, plan = push.origin.base, push.plan
+    folders = [] if asked.mirror else folders_older_than(base, time.time() - asked.settle.seconds)
+    files = SettledFiles(base, asked.settle, plan.keys.includes)
+    route = Route(
+        f"{base.path}/",
+        tuple(side.location for side in settings.targets),
+        check=partial(check_sides, settings.targets),
+        open=partial(open_ends, settings, push.origin, push.limits),
+        keys=partial(_keys, None if asked.mirror else files),
+        if_empty="has no file" if asked.mirror else "",
+    )
+    reports: list[Report] = [LogReport()]
+    if not plan.dry_run:
+        reports.append(CatalogueReport(push.origin.catalogue, push.origin.route))
+    with ExitStack() as stack:
+        crew = stack.enter_context(open_crew(settings, partial(open_push_worker, push=push)))
+        checkpoint = stack.enter_context(open_checkpoint(None, push.origin.route))
+        run = Run(route, plan, checkpoint, crew, Files(report=asked.report), reports=reports, logged=True)
+        code = run_async(run.run)
+    if files.left:
+        logger.info("left alone, not settled for %.0f s: %d files", asked.settle.seconds, files.left)
+    if not plan.dry_run:
+        for folder in remove_emptied(base, folders):
+            logger.info("removed the empty folder %s", folder)
+    return code
+
+
+@asynccontextmanager
+async def _keys(files: SettledFiles | None) -> AsyncIterator[Keys]:
+    yield files.keys() if files is not None else None
+
+
+async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
+    """Watches until SIGTERM. Raises ConfigurationError when it cannot begin."""
+    await check_sides(settings.targets)
+    ended = end_on_sigterm()
+    async with _watched(asked.metrics_at) as (watched, counting):
+        with open_report(asked.report) as lines:
+            recording = CatalogueReport(push.origin.catalogue, push.origin.route)
+            report = Reports(lines, LogReport(), recording, *counting)
+            async with open_ends(settings, push.origin, push.limits) as (source, targets):
+                agent = Agent(settings, push, source, targets, every=asked.rescan, report=report, watched=watched)
+                work = asyncio.create_task(agent.mirror() if asked.mirror else agent.move(asked.settle))
+                logger.info("watching %s", push.origin.route)
+                stop = asyncio.create_task(ended.wait())
+                try:
+                    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for task in (work, stop):
+                        task.cancel()
+                    await asyncio.gather(work, stop, return_exceptions=True)
+                    report.flush()
+    if not work.cancelled() and (error := work.exception()) is not None:
+        raise error
+    return 0
+
+
+@asynccontextmanager
+async def _watched(metrics_at: str | None) -> AsyncIterator[tuple[Watched, list[Report]]]:
+    """Whom the watch tells of its work: Prometheus, if it is asked for."""
+    if metrics_at is None:
+        yield Watched(), []
+        return
+    from replicator.metrics import Metrics
+    from replicator.web.listen import parse_listen
+    from replicator.web.pages import serve_metrics
+
+    metrics = Metrics()
+    async with serve_metrics(parse_listen(metrics_at, "--metrics"), metrics):
+        yield Watched(metrics.watched, metrics.pending, metrics.passed, metrics.healthy), [metrics]

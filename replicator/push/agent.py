@@ -1,0 +1,161 @@
+"""The long-running push: one event loop that looks at everything now and then, and at what changes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+
+from replicator.budget import ByteBudget
+from replicator.bulk.checkpoint import open_checkpoint
+from replicator.bulk.crew import LocalCrew
+from replicator.bulk.engine import Migration
+from replicator.bulk.report import Report
+from replicator.bulk.tally import Tally
+from replicator.bulk.worker import Send, Worker
+from replicator.converge import Converger
+from replicator.directory.removal import folders_older_than, remove_emptied
+from replicator.directory.store import DirectoryStore
+from replicator.errors import ReplicatorError
+from replicator.logs import logger
+from replicator.push.moving import SettledFiles
+from replicator.push.notify import hints_of
+from replicator.push.opening import Push, job_of
+from replicator.push.settle import Settle
+from replicator.push.watching import FIRST_RETRY, LAST_RETRY, Watch, Watched
+from replicator.s3.store import S3Store
+from replicator.settings import PushSettings
+
+LEAST_PAUSE = 0.2
+"""Seconds between two walks through a folder whose files are moved."""
+
+
+class Agent:
+    """Pushes one folder for as long as it is not cancelled. every: seconds between looks at everything."""
+
+    def __init__(
+        self,
+        settings: PushSettings,
+        push: Push,
+        source: DirectoryStore,
+        targets: list[S3Store],
+        *,
+        every: float,
+        report: Report,
+        watched: Watched,
+    ) -> None:
+        self._settings, self._push = settings, push
+        self._source, self._targets = source, targets
+        self._every, self._report, self._watched = every, report, watched
+
+    async def mirror(self) -> None:
+        """Keeps the bucket equal to the folder."""
+        plan = self._push.plan
+        converger = Converger(
+            self._source,
+            self._targets,
+            deletes=plan.deletes,
+            budget=ByteBudget(self._settings.memory),
+            trash=plan.trash,
+        )
+        await Watch(
+            self._source,
+            self._targets[0],
+            hints=partial(hints_of, self._push.origin.base.path),
+            converge=converger.converge,
+            rescan=self._look,
+            chosen=plan.keys.includes,
+            limit=plan.max_delete,
+            every=self._every,
+            report=self._report,
+            concurrency=self._settings.concurrency,
+            watched=self._watched,
+        ).run()
+
+    async def move(self, settle: Settle) -> None:
+        """Moves every file away when it is settled."""
+        changed = asyncio.Event()
+        listening = asyncio.create_task(self._listen(changed))
+        failures = 0
+        try:
+            while True:
+                began, due = time.monotonic(), float("inf")
+                changed.clear()
+                try:
+                    due = await self._move_settled(settle)
+                    failures = 0
+                    self._watched.passed(time.monotonic() - began)
+                    self._watched.well(None)
+                except ReplicatorError as error:
+                    failures += 1
+                    due = time.time() + min(LAST_RETRY, FIRST_RETRY * 2**failures)
+                    logger.error("%s", error)
+                    self._watched.well(str(error))
+                await self._wait(changed, due, settle.seconds)
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _wait(self, changed: asyncio.Event, due: float, settle: float) -> None:
+        """Until the first file that is known is settled, or one that changes now."""
+        seconds = max(LEAST_PAUSE, min(due - time.time(), self._every))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), seconds)
+            await asyncio.sleep(max(LEAST_PAUSE, min(settle, due - time.time())))
+
+    async def _listen(self, changed: asyncio.Event) -> None:
+        while True:
+            with suppress(OSError):
+                async for hints in hints_of(self._push.origin.base.path):
+                    if hints:
+                        self._watched.events(len(hints))
+                        changed.set()
+            await asyncio.sleep(LAST_RETRY)
+
+    async def _look(self) -> int:
+        """Makes everything equal; the number of the target's objects. Raises ReplicatorError."""
+        tally = Tally()
+        try:
+            async with self._migration(tally) as run:
+                await run.run()
+        finally:
+            self._report.flush()
+        return tally.counts.targets[0] if tally.counts.targets else 0
+
+    async def _move_settled(self, settle: Settle) -> float:
+        """Moves what is settled; when the next file will be. Raises ReplicatorError."""
+        base = self._push.origin.base
+        folders = await asyncio.to_thread(folders_older_than, base, time.time() - settle.seconds)
+        files = SettledFiles(base, settle, self._push.plan.keys.includes)
+        try:
+            async with self._migration(Tally(), keys=files.keys()) as run:
+                await run.run()
+        finally:
+            self._report.flush()
+        for folder in await asyncio.to_thread(remove_emptied, base, folders):
+            logger.info("removed the empty folder %s", folder)
+        return files.next
+
+    @asynccontextmanager
+    async def _migration(
+        self, tally: Tally, keys: AsyncIterator[Sequence[str]] | None = None
+    ) -> AsyncIterator[Migration]:
+        with open_checkpoint(None, self._push.origin.route) as checkpoint:
+            async with LocalCrew(self._open_worker) as crew:
+                yield Migration(
+                    self._source,
+                    self._targets,
+                    self._push.plan,
+                    crew=crew,
+                    checkpoint=checkpoint,
+                    report=self._report,
+                    tally=tally,
+                    keys=keys,
+                )
+
+    @asynccontextmanager
+    async def _open_worker(self, send: Send) -> AsyncIterator[Worker]:
+        job = job_of(self._push, self._source, self._targets, memory=self._settings.memory)
+        yield Worker(self._source, self._targets, job, send, concurrency=self._settings.concurrency)

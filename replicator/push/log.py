@@ -1,0 +1,27 @@
+"""A log line for each file."""
+
+from __future__ import annotations
+
+import logging
+
+from replicator.model import Did, Outcome
+
+logger = logging.getLogger("replicator")
+
+SILENT = frozenset({Did.IN_SYNC})
+
+
+class LogReport:
+    """Logs what was done at INFO, and what failed or was left alone at WARNING, with the reason. Is a Report."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Logs one outcome."""
+        if outcome.did in SILENT:
+            return
+        level = logging.WARNING if outcome.did in (Did.FAILED, Did.SKIPPED, Did.KEPT) else logging.INFO
+        if logger.isEnabledFor(level):
+            words = "%s %s: %s (%s)"
+            logger.log(level, words, outcome.did.value, outcome.key, outcome.reason, outcome.target)
+
+    def flush(self) -> None:
+        """Does nothing."""

@@ -1,0 +1,227 @@
+"""Keeps a bucket in step with a folder: by what the file system tells, and by looking at everything now and then.
+
+What the file system tells is a hint, as an event of a bucket is: the key is converged, and what counts is what is
+there. Hints are lost when queues overflow, a disk is unmounted or a process stops; so everything is looked at when the
+watch begins, after it was broken, and every so often.
+
+Deletes that a hint leads to are held to the limit of a whole run. What is beyond it, and all of it when the folder
+seems empty, is left to a look at everything, which has its brakes, and says what to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from replicator.bulk.brakes import MaxDelete
+from replicator.bulk.report import Report
+from replicator.directory.store import DirectoryStore
+from replicator.errors import NoSuchBucket, ReplicatorError, StoreError
+from replicator.model import Did, Outcome
+from replicator.push.pending import Pending
+from replicator.store import ObjectStore
+
+logger = logging.getLogger("replicator")
+
+FIRST_RETRY, LAST_RETRY = 2.5, 60.0
+"""Seconds between tries of what concerns everything."""
+
+FLUSH_EVERY = 1.0
+
+LEAST_BETWEEN = 1.0
+"""Seconds between two looks at everything, at least; more when a brake held one back."""
+
+BLIND_RESCAN = 60.0
+"""Seconds between looks at everything while the file system tells nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the watch is told of its work. pending: keys that wait. passed: seconds that a look at everything took.
+
+    well: None, or why not.
+    """
+
+    events: Callable[[int], None] = lambda _: None
+    pending: Callable[[int], None] = lambda _: None
+    passed: Callable[[float], None] = lambda _: None
+    well: Callable[[str | None], None] = lambda _: None
+
+
+class Watch:
+    """One folder and its bucket, until it is cancelled.
+
+    hints: begins to watch and yields the keys of what changes, with a "/" at the end where that may be true of all
+    that is below; now and then nothing; raises OSError. converge: as of a Converger. rescan: looks at everything, and
+    returns the number of the target's objects; raises ReplicatorError. chosen: whether a key is to be looked at.
+    limit: of the deletes between two looks at everything. every: seconds between two of those.
+    """
+
+    def __init__(
+        self,
+        source: DirectoryStore,
+        target: ObjectStore,
+        *,
+        hints: Callable[[], AsyncIterator[Sequence[str]]],
+        converge: Callable[[str], Awaitable[Sequence[Outcome]]],
+        rescan: Callable[[], Awaitable[int]],
+        chosen: Callable[[str], bool],
+        limit: MaxDelete,
+        every: float,
+        report: Report,
+        concurrency: int,
+        watched: Watched,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._source, self._target = source, target
+        self._hints, self._converge, self._rescan = hints, converge, rescan
+        self._chosen, self._limit, self._every = chosen, limit, every
+        self._report, self._watched = report, watched
+        self._clock, self._sleep = clock, sleep
+        self._pending = Pending()
+        self._busy: set[str] = set()
+        self._hands = asyncio.Semaphore(concurrency)
+        self._watching, self._look_now, self._something = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._blind = self._lost = False
+        self._objects: int | None = None
+        self._deleted = 0
+
+    async def run(self) -> None:
+        """Watches. Ends only by being cancelled, or by a defect."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._listen())
+            group.create_task(self._look_at_everything())
+            group.create_task(self._flush())
+            while True:
+                await self._wait_for_something()
+                self._watched.pending(len(self._pending) + len(self._busy))
+                for key, failures in self._pending.take(self._clock()).items():
+                    if key in self._busy:
+                        self._pending.touched(key, self._clock())
+                    else:
+                        self._busy.add(key)
+                        group.create_task(self._settle(key, failures))
+
+    async def _wait_for_something(self) -> None:
+        due = self._pending.next()
+        self._something.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._something.wait(), None if due is None else max(0.0, due - self._clock()))
+
+    async def _listen(self) -> None:
+        """Takes in hints; when the watch breaks, begins it anew and has everything looked at."""
+        while True:
+            try:
+                async for hints in self._hints():
+                    self._blind = False
+                    self._watching.set()
+                    self._note(hints)
+                    if self._lost:
+                        break
+            except OSError as error:
+                if not self._blind:
+                    logger.warning("cannot watch the folder: %s; it is looked at every %.0f s", error, BLIND_RESCAN)
+            self._blind, self._lost = True, False
+            self._watching.set()
+            self._look_now.set()
+            await self._sleep(BLIND_RESCAN)
+
+    def _note(self, hints: Sequence[str]) -> None:
+        now = self._clock()
+        for key in hints:
+            self._pending.touched(key, now)
+        if hints:
+            self._watched.events(len(hints))
+            self._something.set()
+        if self._pending.overflown:
+            self._pending.reset()
+            self._look_now.set()
+
+    async def _look_at_everything(self) -> None:
+        failures = 0
+        await self._watching.wait()
+        while True:
+            self._look_now.clear()
+            began = self._clock()
+            problem = await self._look()
+            failures = failures + 1 if isinstance(problem, StoreError) else 0
+            if problem is None:
+                self._watched.passed(self._clock() - began)
+            self._watched.well(None if problem is None else str(problem))
+            await self._sleep(LEAST_BETWEEN if problem is None else min(LAST_RETRY, FIRST_RETRY * 2**failures))
+            if not failures:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._look_now.wait(), BLIND_RESCAN if self._blind else self._every)
+
+    async def _look(self) -> ReplicatorError | None:
+        """Looks at everything once; what came in between, which is logged."""
+        try:
+            self._objects = await self._rescan()
+            self._deleted = 0
+        except ReplicatorError as error:
+            self._lost = isinstance(error, NoSuchBucket)
+            logger.error("%s", error)
+            return error
+        return None
+
+    async def _flush(self) -> None:
+        while True:
+            await self._sleep(FLUSH_EVERY)
+            self._report.flush()
+
+    async def _settle(self, key: str, failures: int) -> None:
+        """Brings a key, or all keys below a folder's, into step; if that fails it is tried again."""
+        try:
+            async with self._hands:
+                well = await (self._tree(key) if key.endswith("/") else self._key(key))
+        except StoreError as error:
+            logger.warning("%s: %s; tried again later", key, error)
+            well = False
+        finally:
+            self._busy.discard(key)
+        if not well:
+            self._pending.failed(key, self._clock(), failures + 1)
+        self._something.set()
+
+    async def _tree(self, prefix: str) -> bool:
+        """Has everything looked at that either side lists below a prefix."""
+        now = self._clock()
+        for store in (self._source, self._target):
+            async for page in store.list_pages(after=prefix):
+                below = [entry.key for entry in page if entry.key.startswith(prefix)]
+                for key in below:
+                    self._pending.touched(key, now)
+                if len(below) < len(page):
+                    break
+        return True
+
+    async def _key(self, key: str) -> bool:
+        if not self._chosen(key):
+            return True
+        gone = await self._is_gone(key)
+        if gone and not await self._may_delete():
+            self._look_now.set()
+            return True
+        self._deleted += gone
+        outcomes = await self._converge(key)
+        self._deleted -= gone and not any(outcome.did is Did.DELETED for outcome in outcomes)
+        for outcome in outcomes:
+            self._report.add(outcome)
+        return not any(outcome.did is Did.FAILED for outcome in outcomes)
+
+    async def _is_gone(self, key: str) -> bool:
+        try:
+            await self._source.confirm_absent(key)
+        except StoreError:  # it is there; or it cannot be told, which converge finds too, and reports
+            return False
+        return True
+
+    async def _may_delete(self) -> bool:
+        """Whether one more delete needs no word from a person."""
+        known = self._objects is not None and self._limit.allows(self._deleted + 1, self._objects)
+        return known and not await self._source.is_empty()
