@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.servers import Endpoint
@@ -60,6 +60,6 @@ class Targets:
 
     def _empty(self, bucket: str) -> None:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-            keys: Sequence[str] = [entry["Key"] for entry in page.get("Contents", [])]
-            for key in keys:
-                self._client.delete_object(Bucket=bucket, Key=key)
+            keys = [{"Key": entry["Key"]} for entry in page.get("Contents", [])]
+            if keys:
+                self._client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})

