@@ -123,22 +123,17 @@ class Catalogue:
 
         Raises ConfigurationError when there is no catalogue, or it cannot be used.
         """
-        try:
-            names = list(self._primary.routes())
-        except Away as error:
-            raise ConfigurationError(f"catalogue {self._primary.name}: {error}") from error
-        return [text] if text in names else [name for name in names if text is None or text in name]
+        return list(self._numbers(text))
 
     def find(self, route: str | None = None, wanted: Wanted | None = None) -> Iterator[Entry]:
         """Entries by route and key, read as they are taken. route: as in routes().
 
         Raises ConfigurationError as routes() does, and ReplicatorError when the database goes away meanwhile.
         """
-        names = self.routes(route)
+        numbers = self._numbers(route)
         try:
-            numbers = self._primary.routes()
-            for name in names:
-                yield from self._primary.find(name, numbers[name], wanted or Wanted())
+            for name, number in numbers.items():
+                yield from self._primary.find(name, number, wanted or Wanted())
         except Away as error:
             raise ReplicatorError(f"catalogue {self._primary.name}: {error}") from error
 
@@ -154,6 +149,15 @@ class Catalogue:
             self._primary.close()
             if self._spool is not None:
                 self._spool.close()
+
+    def _numbers(self, text: str | None) -> dict[str, int]:
+        try:
+            numbers = self._primary.routes()
+        except Away as error:
+            raise ConfigurationError(f"catalogue {self._primary.name}: {error}") from error
+        if text in numbers:
+            return {text: numbers[text]}
+        return {name: number for name, number in numbers.items() if text is None or text in name}
 
     @property
     def _waits(self) -> bool:

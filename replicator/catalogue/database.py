@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, make_url, or_, select
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, delete, literal_column, make_url, or_, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from replicator.catalogue.engines import open_engine, transaction
@@ -228,7 +228,7 @@ def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:
         if end is not None:
             yield column.key < end
     if wanted.failed:
-        yield column.state == State.FAILED.value
+        yield column.state == literal_column("'failed'")  # SQLite finds the index of these by the word alone
     if not wanted.deleted:
         yield column.state != State.DELETED.value
     if wanted.since is not None:

@@ -20,7 +20,7 @@ VERSION_TABLE = "catalogue_version"
 
 SCRIPTS = Path(__file__).parent / "migrations"
 
-_LOCK = 0x52504C43
+LOCK = 0x52504C43
 """Of PostgreSQL: held by whoever migrates."""
 
 _PATIENCE = 10.0
@@ -62,7 +62,7 @@ def _revision(engine: Engine) -> str | None:
 
 def _take_over(connection: Connection) -> None:
     """Waits for others no longer than for any statement; what follows may take its time."""
-    connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
     connection.execute(text("set local statement_timeout = 0"))
     encoding = connection.execute(text("show server_encoding")).scalar()
     if encoding != "UTF8":

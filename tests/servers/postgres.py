@@ -56,7 +56,14 @@ class Cluster:
     _numbers: Iterator[int] = field(default_factory=count, init=False)
 
     def start(self) -> None:
-        command: list[str | Path] = [*_unprivileged(), _binary("postgres"), "-D", self.state / "data", "-p", str(self.port)]
+        command: list[str | Path] = [
+            *_unprivileged(),
+            _binary("postgres"),
+            "-D",
+            self.state / "data",
+            "-p",
+            str(self.port),
+        ]
         command += [f"--{name}={value}" for name, value in SETTINGS.items()]
         self.server = start("postgres", command, state=self.state)
         try:
@@ -104,7 +111,14 @@ def serve(state: Path) -> Iterator[Cluster]:
             shutil.chown(place, ACCOUNT)
         (place / "password").write_text(PASSWORD + "\n")
         (place / "password").chmod(0o644)
-        words: list[str | Path] = ["-D", place / "data", "-U", USER, "--auth=scram-sha-256", f"--pwfile={place / 'password'}"]
+        words: list[str | Path] = [
+            "-D",
+            place / "data",
+            "-U",
+            USER,
+            "--auth=scram-sha-256",
+            f"--pwfile={place / 'password'}",
+        ]
         words += ["--encoding=UTF8", "--locale=C", "--no-sync"]
         run_to_end([*_unprivileged(), _binary("initdb"), *words], cwd=place)
         cluster = Cluster(place, free_port())

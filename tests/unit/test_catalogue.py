@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -345,16 +346,28 @@ def run(program):
     return done
 
 
+def test_who_comes_second_to_a_new_server_waits_for_the_first(postgres_url):
+    url = catalogue_url(postgres_url, {})
+    engine = create_engine(url)
+    with open_catalogue(url, warn=print) as catalogue, engine.connect() as first:
+        first.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": schema.LOCK})
+        threading.Timer(1.0, first.rollback).start()
+        began = time.monotonic()
+        catalogue.record([uploaded("k")])
+        assert time.monotonic() - began > 0.9
+        assert keys(catalogue) == ["k"]
+    engine.dispose()
+
+
 def test_looking_makes_no_catalogue(url, tmp_path):
     with open_catalogue(url, warn=print) as catalogue, pytest.raises(ConfigurationError, match="there is no"):
         catalogue.routes()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_does_not_meet_the_migrations_of_another_program(url):
-    engine = create_engine(url) if "postgres" in url else None
-    if engine is None:
-        pytest.skip("a file is nobody else's")
+def test_it_does_not_meet_the_migrations_of_another_program(postgres_url):
+    url = catalogue_url(postgres_url, {})
+    engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("create table alembic_version (version_num text)"))
         connection.execute(text("insert into alembic_version values ('ffff')"))

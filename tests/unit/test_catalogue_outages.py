@@ -214,6 +214,7 @@ def test_the_next_outage_is_said_again(catalogue, stopped, clock, said):
 # A server that does not answer
 
 
+@pytest.mark.slow
 def test_a_server_that_accepts_and_says_nothing_holds_nobody_up_for_long(tmp_path, said):
     with socket.create_server((HOST, 0)) as silent:
         place = f"postgresql+psycopg://u:hush@{HOST}:{silent.getsockname()[1]}/x"
@@ -226,6 +227,7 @@ def test_a_server_that_accepts_and_says_nothing_holds_nobody_up_for_long(tmp_pat
     assert len(said) == 1
 
 
+@pytest.mark.slow
 def test_a_locked_table_holds_nobody_up_for_long(catalogue, url, said):
     catalogue.record([uploaded("k")])
     engine = create_engine(url)
@@ -238,6 +240,7 @@ def test_a_locked_table_holds_nobody_up_for_long(catalogue, url, said):
     assert "statement timeout" in said[0]
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_in_the_middle_is_cut_off(catalogue, url, postgres_cluster, said):
     catalogue.record([uploaded("k")])
     ours = "select pid from pg_stat_activity where application_name = 'replicator' and state = 'idle'"
@@ -377,6 +380,7 @@ def test_a_file_that_somebody_holds_for_a_moment_is_waited_for(place, said):
         holder.close()
 
 
+@pytest.mark.slow
 def test_a_file_that_somebody_holds_for_long_is_caught_up_later(place, clock, said):
     with open_catalogue(url_of(place), clock=clock, warn=said.append) as catalogue:
         catalogue.record([uploaded("a")])
