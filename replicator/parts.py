@@ -244,7 +244,7 @@ class PartCopy:
         return Evidence.STAMP
 
     async def _read_back(self, publisher: Publisher, *, stamped: bool) -> ObjectState:
-        """What is there now. Raises ChangedMeanwhile if that is another object, Corrupted if only a stamp would tell."""
+        """What is there now. Raises ChangedMeanwhile if it is another object, Corrupted if only a stamp would tell."""
         state = await publisher.target.head(self.key)
         if state.size == self.state.size:
             if state.etag == self.state.etag:

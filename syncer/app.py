@@ -5,6 +5,7 @@ Composition only; what happens is in replicator.live. Deploy with `chalice deplo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
@@ -12,13 +13,14 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from chalice.app import Chalice, ConvertToMiddleware, SQSEvent
+from chalicelib.catalogue import recorder
 from chalicelib.deployment import environment
 
 from replicator.events import messages_of
 from replicator.live.batch import Handled
 from replicator.live.mirror import Mirror
 from replicator.live.queue import SqsQueue
-from replicator.model import Did
+from replicator.model import Did, Outcome
 from replicator.settings import Settings
 
 ENVIRONMENT = environment()
@@ -54,6 +56,12 @@ def the_mirror() -> Mirror:
     return Mirror(Settings.from_env(ENVIRONMENT), read_secret=_read_secret)
 
 
+@cache
+def the_recorder() -> Callable[[Sequence[Outcome]], None]:
+    """Notes outcomes in the catalogue, if the function's variables name one."""
+    return recorder(ENVIRONMENT, Settings.from_env(ENVIRONMENT))
+
+
 def _read_secret(secret_id: str) -> str:
     from aws_lambda_powertools.utilities import parameters  # imports boto3: only where a secret is named
 
@@ -76,9 +84,10 @@ def mirror(event: SQSEvent) -> None:
     for one in handled:
         _tell(one)
     failed = [one for one in handled if one.error is not None]
+    for refusal in SqsQueue(messages[0].queue_arn).settle(handled) if failed else ():
+        logger.warning("SQS did not settle a message", extra={"refusal": refusal})
+    the_recorder()([outcome for one in handled for outcome in one.outcomes])
     if failed:
-        for refusal in SqsQueue(messages[0].queue_arn).settle(handled):
-            logger.warning("SQS did not settle a message", extra={"refusal": refusal})
         raise SomeMessagesFailed(f"{len(failed)} of {len(handled)} messages failed; the others are done")
 
 

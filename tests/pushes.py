@@ -8,18 +8,17 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tests.runs import ROOT
 from tests.servers import Endpoint
 from tests.servers.lab import boto_client, new_bucket
 
-NOBODY = 65534
+WITHOUT_PRIVILEGES = () if os.geteuid() != 0 else ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""What a command begins with, for permissions to hold for root as well."""
+
 LONG_AGO = 60.0
 """Seconds by which files are older than what a run takes for settled."""
 
@@ -83,14 +82,17 @@ class Folder:
 
 
 class Push:
-    """The command from a folder to a bucket at any endpoint; its state is in a directory of its own."""
+    """The command from a folder to a bucket at any endpoint; its state is in a directory of its own.
+
+    before: a command that runs it, as strace.
+    """
 
     def __init__(self, scratch: Path, url: str, keys: tuple[str, str] = ("any", "any")) -> None:
         self.folder = Folder(scratch / "folder")
         self.folder.path.mkdir()
         self.state = scratch / "state"
         self.target = "to"
-        self.user: int | None = None
+        self.before: tuple[str, ...] = ()
         self.environment = {
             "PYTHONPATH": str(ROOT),
             "XDG_STATE_HOME": str(self.state),
@@ -105,28 +107,21 @@ class Push:
         words = [str(option) for option in options]
         given = bool(words) and not words[0].startswith("-")
         places = [] if given else [str(self.folder.path), self.target]
-        return [sys.executable, "-m", "replicator", "push", *places, *words]
-
-    def as_user(self) -> dict[str, Any]:
-        """For subprocess; nothing of root's is left."""
-        return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
+        return [*self.before, sys.executable, "-m", "replicator", "push", *places, *words]
 
     def variables(self, changes: dict[str, str]) -> dict[str, str]:
         return {**os.environ, **self.environment, **changes}
 
-    def run(
-        self, *options: object, seconds: float = 60, before: tuple[str, ...] = (), **variables: str
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end; never with a traceback. before: a command that runs it, as strace."""
+    def run(self, *options: object, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end; never with a traceback."""
         done = subprocess.run(
-            [*before, *self.command(*options)],
+            self.command(*options),
             env=self.variables(variables),
             capture_output=True,
             text=True,
             errors="replace",
             timeout=seconds,
             check=False,
-            **self.as_user(),
         )
         assert "Traceback" not in done.stderr, done.stderr
         return done
@@ -140,7 +135,6 @@ class Push:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            **self.as_user(),
         )
 
 
@@ -170,14 +164,6 @@ def push_to(scratch: Path, endpoint: Endpoint) -> tuple[Push, Bucket]:
     push = Push(scratch, endpoint.url, (endpoint.access_key, endpoint.secret_key))
     push.target = f"s3://{bucket.name}"
     return push, bucket
-
-
-@contextmanager
-def common_ground() -> Iterator[Path]:
-    """A directory that another user may enter, unlike those of pytest."""
-    with tempfile.TemporaryDirectory(prefix="push-") as name:
-        os.chmod(name, 0o755)  # noqa: S103 - that is what it is for
-        yield Path(name)
 
 
 def lines_of(path: Path) -> list[dict[str, object]]:

@@ -87,6 +87,11 @@ class Catalogue:
     ) -> None:
         self.close()
 
+    @property
+    def is_away(self) -> bool:
+        """Whether it could not be used when that was last tried."""
+        return self._outage
+
     def record(self, entries: Sequence[Entry]) -> None:
         """Notes what became of keys, the last of a key counts; nothing given, it only catches up. Idempotent."""
         with self._lock:

@@ -43,6 +43,11 @@ def catalogue_url(option: str | None, environment: Mapping[str, str]) -> str:
     return _full(_sqlite(_default_path(environment)))
 
 
+def is_configured(option: str | None, environment: Mapping[str, str]) -> bool:
+    """Whether a catalogue is asked for, rather than the one that there is by default."""
+    return bool(option) or any(environment.get(name, "").strip() for name in ("DATABASE_URL", "DB_HOST"))
+
+
 def shown(url: str) -> str:
     """The place as it may be told: without user, password and parameters."""
     from sqlalchemy import make_url

@@ -17,16 +17,32 @@ BATCH = 1000
 
 
 class CatalogueReport:
-    """Records the outcomes of one route. clock: seconds since the epoch."""
+    """Records the outcomes of one route.
 
-    def __init__(self, catalogue: Catalogue, route: str, *, clock: Callable[[], float] = time.time) -> None:
+    target: leaves out those at other targets. told: hears after every try whether the catalogue takes what it is given.
+    clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        route: str,
+        *,
+        target: str | None = None,
+        told: Callable[[bool], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._catalogue = catalogue
         self._route = route
+        self._target = target
+        self._told = told
         self._clock = clock
         self._waiting: list[Entry] = []
 
     def add(self, outcome: Outcome) -> None:
         """Notes an outcome; at every 1,000 waits for the database."""
+        if self._target not in (None, outcome.target):
+            return
         entry = entry_of(outcome, self._route, self._clock())
         if entry is not None:
             self._waiting.append(entry)
@@ -37,3 +53,4 @@ class CatalogueReport:
         """Records what was noted since; what was kept in an outage is caught up."""
         waiting, self._waiting = self._waiting, []
         self._catalogue.record(waiting)
+        self._told(not self._catalogue.is_away)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import click
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.plan import Plan
+from replicator.bulk.report import Report
+from replicator.catalogue.place import is_configured
 from replicator.cli.launch import cpus, open_crew, open_worker, shared_limits, trash_of
 from replicator.cli.options import (
     FilteringCommand,
@@ -24,6 +28,7 @@ from replicator.cli.route import route_between
 from replicator.cli.run import Files, Run
 from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError
+from replicator.logs import start_logging
 from replicator.model import Deletes
 from replicator.settings import Settings
 
@@ -47,6 +52,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
 @click.option("--state", type=FILE, help="A file that remembers what is done, should the run be cut off.")
 @click.option("--abort-stale", metavar="AGE", help="At the end, abort our unfinished uploads that are older, as 7d.")
+@click.option("--catalog", metavar="URL", help="Note what became of every object: see `replicator ls --help`.")
 @click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: the CPUs]")
 @click.option("--html", type=FILE, help="A page about the run, to look at.")
 @run_options
@@ -65,6 +71,7 @@ def migrate(
     abort_stale: str | None,
     html: Path | None,
     report: Path | None,
+    catalog: str | None,
     **options: object,
 ) -> int:
     """Copy a bucket to one or several others.
@@ -97,13 +104,26 @@ def migrate(
         check_writable(html)
     with ExitStack() as stack:
         limits = stack.enter_context(shared_limits(settings))
-        opening = partial(open_worker, plan=plan, limits=limits, name_in_sync=report is not None)
+        reports = stack.enter_context(_catalogue(settings, catalog, dry_run=dry_run))
+        opening = partial(open_worker, plan=plan, limits=limits, name_in_sync=report is not None or bool(reports))
         crew = stack.enter_context(open_crew(settings, opening))
         # After the processes are made: none may inherit the database, whose journal it could take for its own.
         checkpoint = stack.enter_context(open_checkpoint(state, _name_of(settings, plan)))
         route = route_between(settings, limits, plan.keys, keys=keys, inventory=inventory)
-        run = Run(route, plan, checkpoint, crew, Files(report=report, html=html), stale=stale)
+        run = Run(route, plan, checkpoint, crew, Files(report=report, html=html), reports=reports, stale=stale)
         return run_async(run.run)
+
+
+@contextmanager
+def _catalogue(settings: Settings, option: str | None, *, dry_run: bool) -> Iterator[Sequence[Report]]:
+    """What notes the outcomes in a catalogue, if one is asked for."""
+    if dry_run or not is_configured(option, os.environ):
+        yield ()
+        return
+    from replicator.catalogue.opening import catalogue_for, reports_for  # brings a database along
+
+    with start_logging(os.environ, json=False), catalogue_for(option, os.environ) as catalogue:
+        yield reports_for(catalogue, settings)
 
 
 def _check_deletes_wanted(settings: Settings, trash: str | None, max_delete: str | None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.report import Report, Reports, open_report
-from replicator.catalogue.catalogue import Catalogue, open_catalogue
-from replicator.catalogue.place import catalogue_url, spool_path
+from replicator.catalogue.opening import catalogue_for, route_name
 from replicator.catalogue.report import CatalogueReport
 from replicator.cli.launch import open_crew, shared_limits
 from replicator.cli.options import run_async
@@ -27,7 +26,7 @@ from replicator.push.agent import Agent
 from replicator.push.log import LogReport
 from replicator.push.moving import SettledFiles
 from replicator.push.only_one import InUse, only_one
-from replicator.push.opening import Origin, Push, open_ends, open_push_worker, route_of
+from replicator.push.opening import Origin, Push, open_ends, open_push_worker
 from replicator.push.watching import Watched
 from replicator.s3.opening import check_sides
 from replicator.settings import PushSettings
@@ -47,19 +46,13 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
                 logger.warning("another run is moving the files of %s: nothing is done here", base.path)
                 return 0
         limits = stack.enter_context(shared_limits(settings))
-        catalogue = stack.enter_context(_catalogue(asked.catalog, os.environ))
-        origin = Origin(base, asked.attributes, catalogue, route_of(base, settings))
+        catalogue = stack.enter_context(catalogue_for(asked.catalog, os.environ))
+        route = route_name(f"{base.path}/", settings.targets[0])
+        origin = Origin(base, asked.attributes, catalogue, route)
         push = Push(origin, asked.plan, limits, moving=not asked.mirror)
         if asked.watch:
             return run_async(partial(_go_on, settings, push, asked))
         return _once(settings, push, asked)
-
-
-@contextmanager
-def _catalogue(option: str | None, environment: Mapping[str, str]) -> Iterator[Catalogue]:
-    url = catalogue_url(option, environment)
-    with open_catalogue(url, spool=spool_path(url, environment), warn=logger.warning) as catalogue:
-        yield catalogue
 
 
 def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
@@ -101,7 +94,7 @@ async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
     ended = end_on_sigterm()
     async with _watched(asked.metrics_at) as (watched, counting):
         with open_report(asked.report) as lines:
-            recording = CatalogueReport(push.origin.catalogue, push.origin.route)
+            recording = CatalogueReport(push.origin.catalogue, push.origin.route, told=watched.catalogue)
             report = Reports(lines, LogReport(), recording, *counting)
             async with open_ends(settings, push.origin, push.limits) as (source, targets):
                 agent = Agent(settings, push, source, targets, every=asked.rescan, report=report, watched=watched)
@@ -132,4 +125,11 @@ async def _watched(metrics_at: str | None) -> AsyncIterator[tuple[Watched, list[
 
     metrics = Metrics()
     async with serve_metrics(parse_listen(metrics_at, "--metrics"), metrics):
-        yield Watched(metrics.watched, metrics.pending, metrics.passed, metrics.healthy), [metrics]
+        watched = Watched(
+            events=metrics.watched,
+            pending=metrics.pending,
+            passed=metrics.passed,
+            well=metrics.healthy,
+            catalogue=lambda up: metrics.catalogue(up=up),
+        )
+        yield watched, [metrics]

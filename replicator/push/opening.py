@@ -44,12 +44,6 @@ class Push:
     moving: bool = False
 
 
-def route_of(base: Base, settings: PushSettings) -> str:
-    """What the catalogue calls the way from a folder to a bucket."""
-    (target,) = settings.targets
-    return f"{base.path}/ -> {target.location}" + (f" at {target.endpoint}" if target.endpoint else "")
-
-
 @asynccontextmanager
 async def open_ends(
     settings: PushSettings, origin: Origin, limits: Limits | None

@@ -41,15 +41,16 @@ BLIND_RESCAN = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What the watch is told of its work. pending: keys that wait. passed: seconds that a look at everything took.
+    """Who is told of the work. pending: keys that wait. passed: seconds that a look at everything took.
 
-    well: None, or why not.
+    well: None, or why not. catalogue: whether it takes what it is given.
     """
 
     events: Callable[[int], None] = lambda _: None
     pending: Callable[[int], None] = lambda _: None
     passed: Callable[[float], None] = lambda _: None
     well: Callable[[str | None], None] = lambda _: None
+    catalogue: Callable[[bool], None] = lambda _: None
 
 
 class Watch:
@@ -172,7 +173,7 @@ class Watch:
     async def _flush(self) -> None:
         while True:
             await self._sleep(FLUSH_EVERY)
-            self._report.flush()
+            await asyncio.to_thread(self._report.flush)  # a database may take its time
 
     async def _settle(self, key: str, failures: int) -> None:
         """Brings a key, or all keys below a folder's, into step; if that fails it is tried again."""

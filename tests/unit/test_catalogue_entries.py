@@ -85,8 +85,9 @@ def test_a_file_that_was_written_just_before_it_was_read_is_not_believed_later(a
 
 
 class Recorded:
-    def __init__(self):
+    def __init__(self, *, is_away=False):
         self.batches = []
+        self.is_away = is_away
 
     def record(self, entries):
         self.batches.append(list(entries))
@@ -102,6 +103,21 @@ def test_a_report_records_at_every_thousand_and_when_it_is_flushed():
     report.flush()  # nothing new, but what was kept in an outage is caught up
     assert [len(batch) for batch in catalogue.batches] == [BATCH, 1, 0]
     assert catalogue.batches[1] == [told(Did.COPIED)]
+
+
+def test_a_report_of_one_target_leaves_out_the_others():
+    catalogue = Recorded()
+    report = CatalogueReport(catalogue, ROUTE, target="elsewhere", clock=lambda: NOW)
+    report.add(outcome(Did.COPIED))
+    report.flush()
+    assert catalogue.batches == [[]]
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_whoever_asks_is_told_whether_the_catalogue_takes_what_it_is_given(away):
+    heard = []
+    CatalogueReport(Recorded(is_away=away), ROUTE, told=heard.append).flush()
+    assert heard == [not away]
 
 
 def test_a_failure_is_told_in_its_own_words():
