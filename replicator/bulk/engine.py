@@ -101,9 +101,9 @@ class Migration:
                 await self._try_again()
             else:
                 await self._passes()
-            self._checkpoint.finish()
+            self._finish()
         except Refused:
-            self._checkpoint.finish()  # what a person puts right has to be listed again
+            self._finish()  # what a person puts right has to be listed again
             raise
         except BaseException:
             self._save()
@@ -293,6 +293,10 @@ class Migration:
             self._again.append(self._posted.pop(number)[1])
         if not self._alive:
             raise ReplicatorError(f"no worker is left: {message.reason}; what was done so far is kept: run it again")
+
+    def _finish(self) -> None:
+        self._report.flush()
+        self._checkpoint.finish()
 
     def _save(self) -> None:
         self._report.flush()  # what counts as done has to be in the report

@@ -26,7 +26,7 @@ from replicator.converge import DONE, Converger
 from replicator.decide import NOT_AT_TARGET, Do
 from replicator.diff import Row, Stretch, merge_sorted
 from replicator.errors import ReplicatorError
-from replicator.model import Deletes, Did, Evidence, Listed, ObjectState, Outcome
+from replicator.model import Deletes, Did, Evidence, Listed, ObjectState, Outcome, Version
 from replicator.multipart import parts_of
 from replicator.store import ObjectStore, SourceStore
 
@@ -91,8 +91,10 @@ class MigrationJob:
             ):
                 result.rows.append(row)
             elif self._name_in_sync and during.number == 1:
+                seen = Version(row.source.size, row.source.etag, row.source.modified)
                 result.outcomes += [
-                    Outcome(row.key, store.name, Did.IN_SYNC, "same", Evidence.ETAG) for store in self._targets
+                    Outcome(row.key, store.name, Did.IN_SYNC, "same", Evidence.ETAG, source=seen)
+                    for store in self._targets
                 ]
         result.counts.source = sum(row.source is not None for row in rows)
         for n in range(len(self._targets)):

@@ -318,10 +318,9 @@ async def test_what_is_no_file_is_listed_and_neither_read_nor_absent(short, tmp_
     put(short, "z")
     async with opened(short) as store:
         assert await keys_of(store) == ["a", "odd", "z"]
-        for name, ask in (OF_A_KEY | {"confirm_absent": ALL_WAYS["confirm_absent"]}).items():
+        for ask in (*OF_A_KEY.values(), ALL_WAYS["confirm_absent"]):
             with pytest.raises(NotAnObject):
                 await ask(store, "odd")
-                pytest.fail(name)
         assert (short / "odd").lstat()
 
 
@@ -455,10 +454,11 @@ async def test_a_name_that_is_not_utf_8_is_listed_and_refused(base, key):
                 await ask(store, key)
 
 
-NOWHERE = ["", "/", "//", ".", "..", "./a", "a/.", "a/..", "../x", "a/../../x", "a/../a/b", "/etc/passwd", "a//b", "a/b/"]
+LEADING_OUT = ["..", "./a", "a/.", "a/..", "../x", "a/../../x", "a/../a/b", "/etc/passwd"]
+NOWHERE = ["", "/", "//", ".", "a//b", "a/b/", "a/", "x\0y", "\0", "f/below", "f/", "a", "n" * 300, "a/" + "n" * 256, "no"]
 
 
-@pytest.mark.parametrize("key", [*NOWHERE, "a/", "x\0y", "\0", "f/below", "f/", "a", "n" * 300, "a/" + "n" * 256, "no"])
+@pytest.mark.parametrize("key", [*LEADING_OUT, *NOWHERE])
 async def test_a_key_that_no_file_has_is_absent_whatever_is_outside(base, tmp_path, key):
     tree(base, ["a/b", "f"])
     secret = put(tmp_path, "x")
@@ -533,10 +533,9 @@ async def test_a_base_that_is_gone_is_an_error_and_nothing_is_absent(tmp_path, g
     async with opened(base) as store:
         await store.check()
         gone(base)
-        for name, ask in ALL_WAYS.items():
+        for ask in ALL_WAYS.values():
             with pytest.raises(NoSuchBucket):
                 await ask(store, key)
-                pytest.fail(name)
 
 
 @pytest.mark.parametrize("gone", GONE)
@@ -563,10 +562,9 @@ async def test_a_base_that_is_unmounted_is_an_error_and_nothing_is_absent(base):
         async with opened(base) as store:
             assert await keys_of(store) == ["mounted"]
             subprocess.run(["umount", base], check=True)
-            for name, ask in ALL_WAYS.items():
+            for ask in ALL_WAYS.values():
                 with pytest.raises(NoSuchBucket, match="unmounted"):
                     await ask(store, "mounted")
-                    pytest.fail(name)
     finally:
         subprocess.run(["umount", "-l", base], capture_output=True, check=False)
 
