@@ -59,6 +59,7 @@ class Quirks:
     holds_tags: bool = True
     folds_underscores: bool = False
     own_etags: bool = False
+    whole_etags: bool = False
     silent_completion: bool = False
     drops_redirect: bool = False
     storage_classes: bool = True
@@ -315,7 +316,8 @@ class MemoryStore:
         )
 
     def _publish(self, key: str, data: bytes, write: Write, parts: tuple[bytes, ...]) -> None:
-        etag = (composite_etag([self._etag(part) for part in parts]) if parts else None) or self._etag(data)
+        composite = composite_etag([self._etag(part) for part in parts]) if not self.quirks.whole_etags else None
+        etag = composite or self._etag(data)
         attributes = write.attributes
         if self.quirks.folds_underscores:
             folded = tuple(sorted((name.replace("_", "-"), value) for name, value in attributes.metadata))

@@ -376,6 +376,22 @@ async def test_objects_of_every_shape_are_stamped_where_etags_are_foreign(source
     assert await in_sync_again(source, target)
 
 
+async def test_only_the_first_object_in_parts_is_sent_twice_where_the_etag_of_a_whole_is_of_all_bytes(source):
+    target = place(whole_etags=True)
+    for key in ("one", "two"):
+        source.bucket.write(key, bytes(11 * MiB), part_size=5 * MiB)
+    converger = Converger(source, [target], deletes=Deletes.MIRROR)
+    for key in ("one", "two"):
+        [outcome] = await converger.converge(key)
+        assert outcome.did is Did.COPIED, outcome
+        assert target.objects[key].stamp == source.objects[key].etag
+        assert target.objects[key].etag == md5(bytes(11 * MiB))
+    assert target.calls.count("CompleteMultipartUpload") == 3
+    assert target.content("two") == source.content("two")
+    [again] = await Converger(source, [target], deletes=Deletes.MIRROR).converge("one")
+    assert again.did is Did.IN_SYNC
+
+
 async def test_a_stamp_does_not_hide_a_change_of_the_same_size(source):
     target = place(own_etags=True)
     source.bucket.write("key", b"hello")
