@@ -15,6 +15,9 @@ from pathlib import Path
 import boto3
 import pytest
 
+from replicator.catalogue.catalogue import open_catalogue
+from replicator.catalogue.database import Wanted
+from replicator.catalogue.entries import State
 from tests.lambda_pump import LambdaPump, load_app
 from tests.servers.lab import boto_client, new_bucket
 
@@ -36,6 +39,7 @@ VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_DEFAULT_REGION",
     "DELETES",
+    "DATABASE_URL",
     "QUEUE",
     "POWERTOOLS_METRICS_NAMESPACE",
     "POWERTOOLS_DEV",
@@ -45,7 +49,7 @@ VARIABLES = (
 class Live:
     """A source bucket that tells a queue of its changes, a target, and the app between them."""
 
-    def __init__(self, here, there, monkeypatch):
+    def __init__(self, here, there, monkeypatch, **more):
         self.source, self.target = boto_client(here), boto_client(there)
         self.source_bucket, self.target_bucket = new_bucket(here), new_bucket(there)
         self.sqs = boto3.client(
@@ -74,6 +78,7 @@ class Live:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": here.region,
             "DELETES": "mirror",
+            **more,
         }
         for variable in VARIABLES:  # load_app sets them for good: this has them restored
             monkeypatch.setenv(variable, "")
@@ -157,6 +162,24 @@ def live(moto_endpoint, rgw_endpoint, monkeypatch):
     live = Live(moto_endpoint, rgw_endpoint, monkeypatch)
     yield live
     live.close()
+
+
+def test_a_catalogue_is_told_of_what_was_mirrored(moto_endpoint, rgw_endpoint, monkeypatch, tmp_path):
+    place = f"sqlite:///{tmp_path / 'catalog.db'}"
+    live = Live(moto_endpoint, rgw_endpoint, monkeypatch, DATABASE_URL=place)
+    try:
+        live.put("stays", b"12345")
+        live.put("goes", b"x")
+        live.deliver(live.events())
+        live.pump.drain()
+        live.remove("goes")
+        live.deliver(live.events())
+        live.pump.drain()
+    finally:
+        live.close()
+    with open_catalogue(place, warn=print) as catalogue:
+        found = {entry.key: (entry.state, entry.size) for entry in catalogue.find(wanted=Wanted(deleted=True))}
+    assert found == {"stays": (State.UPLOADED, 5), "goes": (State.DELETED, 1)}
 
 
 def write_at_random(live, chooser, count):
