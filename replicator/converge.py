@@ -28,7 +28,7 @@ from replicator.errors import (
     StoreError,
     TooLargeForNow,
 )
-from replicator.model import Deletes, Did, Evidence, MiB, Observed, Outcome, Version
+from replicator.model import Deletes, Did, Evidence, MiB, ObjectState, Observed, Outcome, Version
 from replicator.multipart import parts_of
 from replicator.parts import RESUME_FROM
 from replicator.publish import Publisher
@@ -249,10 +249,14 @@ def _outcome(key: str, one: Progress, began: float, seconds: float) -> Outcome:
         bytes=one.bytes,
         seconds=seconds,
         not_kept=tuple(sorted(one.not_kept.union(action.not_kept))),
-        source=Version(state.size, state.etag, state.modified, state.version_id) if state is not None else None,
+        source=_version(state) if state is not None else None,
         began=began,
         failure=one.error,
     )
+
+
+def _version(state: ObjectState) -> Version:
+    return Version(state.size, state.etag, state.modified, state.version_id, state.changed)
 
 
 def _same(one: Observed | None, other: Observed | None) -> bool:

@@ -18,7 +18,8 @@ CAPABILITIES_3 = 0x20080522
 READ_ANYTHING = (1, 2)
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of linux/capability.h."""
 CAP_LEASE = 28
-IN_OPEN = 0x20
+IN_OPEN, IN_CLOSE = 0x20, 0x18
+"""Of linux/inotify.h. With the closing between them, two openings are not told as one."""
 
 
 def put(base: Path, key: str, data: bytes = b"x") -> Path:
@@ -106,7 +107,7 @@ class WrongETags:
 def counting_opens(path: Path) -> Iterator[Callable[[], int]]:
     """How often something was opened since, as the system tells: also a pipe or a device."""
     watch = LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-    if watch < 0 or LIBC.inotify_add_watch(watch, os.fsencode(path), IN_OPEN) < 0:
+    if watch < 0 or LIBC.inotify_add_watch(watch, os.fsencode(path), IN_OPEN | IN_CLOSE) < 0:
         pytest.skip("needs inotify")
     seen = 0
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tests.runs import ROOT
@@ -54,9 +56,13 @@ class Folder:
             self.write(f"dir {number % 3}/file {number:03}")
 
     def files(self) -> dict[str, bytes]:
-        """Key to bytes of all regular files."""
-        paths = [path for path in self.path.rglob("*") if path.is_file() and not path.is_symlink()]
-        return {path.relative_to(self.path).as_posix(): path.read_bytes() for path in paths}
+        """Key to bytes of all regular files that do not vanish meanwhile."""
+        found = {}
+        for path in self.path.rglob("*"):
+            with suppress(FileNotFoundError):
+                if path.is_file() and not path.is_symlink():
+                    found[path.relative_to(self.path).as_posix()] = path.read_bytes()
+        return found
 
     def folders(self) -> set[str]:
         """All folders beneath it."""
@@ -91,6 +97,7 @@ class Push:
         self.folder = Folder(scratch / "folder")
         self.folder.path.mkdir()
         self.state = scratch / "state"
+        self.output = scratch / "output"
         self.target = "to"
         self.before: tuple[str, ...] = ()
         self.environment = {
@@ -126,16 +133,27 @@ class Push:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def start(self, *options: object, **variables: str) -> subprocess.Popen[str]:
-        """Starts it, in a session of its own."""
-        return subprocess.Popen(
-            self.command(*options),
-            env=self.variables(variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, *options: object, **variables: str) -> subprocess.Popen[bytes]:
+        """Starts it, in a session of its own. What it says is in `output`: nobody reads a pipe."""
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                self.command(*options),
+                env=self.variables(variables),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        """By what was started."""
+        return self.output.read_text(errors="replace")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kills it, with all that it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class Bucket:

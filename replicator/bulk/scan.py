@@ -13,7 +13,7 @@ from replicator.bulk.prefetch import prefetch
 from replicator.bulk.tasks import Counts, Range
 from replicator.compare import CLOCK_MARGIN
 from replicator.diff import Row, Stretch, align_pages
-from replicator.errors import ChangedMeanwhile, NoSuchKey, UntrustworthyListing
+from replicator.errors import ChangedMeanwhile, NoSuchKey, NotAnObject, UntrustworthyListing
 from replicator.listed import keys_of
 from replicator.model import Listed
 from replicator.store import ObjectStore, SourceStore
@@ -141,6 +141,8 @@ class Scan:
                     detail = f"the listing did not come to {upto!r}, which is there: not in the order of keys"
                     raise UntrustworthyListing("ListObjectsV2", self._source.name, detail) from None
                 return Listed(upto, state.size, state.etag, state.modified, state.storage_class)
+        except NotAnObject:  # a link has come there, say: nothing to copy, and not absent
+            return Listed(upto, 0, "", 0.0)
         return None
 
     def _settle(self) -> None:

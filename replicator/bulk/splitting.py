@@ -39,7 +39,16 @@ async def find_split(store: SourceStore, after: str, upto: str | None) -> str | 
             break
         branches.append(key)
         character = key[length]
-    return branches[len(branches) // 2] if branches else None
+    return _listable(branches[len(branches) // 2]) if branches else None
+
+
+def _listable(key: str) -> str | None:
+    """The key, unless it is the name of a file in no Unicode, from which no bucket can be listed."""
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return None
+    return key
 
 
 async def honours_start(store: SourceStore, after: str) -> bool:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -122,6 +123,20 @@ class Catalogue:
             if self._spool is not None and self._spooled:
                 found = self._with_spooled(self._spool, found, route, after, upto, limit)
             return {key: pair for key, pair in found.items() if pair is not None}
+
+    def has_moved(self, route: str, key: str) -> bool:
+        """Whether a file was moved to this key before; or, if it ends with "/", to one below it. False if unknown."""
+        with self._lock:
+            found = [False]
+
+            def read() -> None:
+                found[0] = self._primary.has_moved(route, key)
+
+            self._attempt(read)
+            if not found[0] and self._spool is not None and self._spooled:
+                with suppress(Away):
+                    found[0] = self._spool.has_moved(route, key)
+            return found[0]
 
     def routes(self, text: str | None = None) -> list[str]:
         """The names of the routes, or of those with `text` in them; of one alone that is called so.

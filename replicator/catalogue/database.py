@@ -126,6 +126,15 @@ class Database:
 
         return self._do(read)
 
+    def has_moved(self, route: str, key: str) -> bool:
+        """Whether a file was moved to this key; or, if it ends with "/", to one below it."""
+        column = entries.c
+        below = and_(column.key > storable(key), column.key < storable(f"{key}\U0010ffff"))
+        one = below if key.endswith("/") else column.key == storable(key)
+        here = column.route_id == select(routes.c.id).where(routes.c.name == storable_key(route)).scalar_subquery()
+        wanted = select(column.key).where(here, one, column.state == State.MOVED.value).limit(1)
+        return self._do(lambda connection: connection.execute(wanted).first() is not None)
+
     def routes(self) -> dict[str, int]:
         """The numbers of all routes, in the order of their names. Makes no catalogue where there is none."""
         found = self._do(lambda connection: list(connection.execute(select(routes.c.name, routes.c.id))), create=False)

@@ -81,6 +81,7 @@ def entry_of(outcome: Outcome, route: str, now: float) -> Entry | None:
 
 
 def _believable_version(outcome: Outcome) -> str | None:
-    if outcome.source is None or outcome.began - outcome.source.modified < RACY:
+    source = outcome.source
+    if source is None or outcome.began - max(source.modified, source.changed) < RACY:
         return None
-    return outcome.source.id
+    return source.id

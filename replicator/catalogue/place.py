@@ -73,13 +73,18 @@ def url_of(path: Path) -> str:
     return _full(_sqlite(path))
 
 
-def spool_path(url: str, environment: Mapping[str, str]) -> Path | None:
-    """The file for what the catalogue at that URL does not take: beside the default one; None if HOME is not set."""
+def state_folder(environment: Mapping[str, str]) -> Path | None:
+    """Where the default catalogue is, and whatever else is remembered from run to run; None if HOME is not set."""
     try:
-        folder = _default_path(environment).parent
+        return _default_path(environment).parent
     except ConfigurationError:
         return None
-    return folder / f"spool-{zlib.crc32(shown(url).encode()):08x}.db"
+
+
+def spool_path(url: str, environment: Mapping[str, str]) -> Path | None:
+    """The file for what the catalogue at that URL does not take."""
+    folder = state_folder(environment)
+    return None if folder is None else folder / f"spool-{zlib.crc32(shown(url).encode()):08x}.db"
 
 
 def _parsed(text: str, name: str) -> URL:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from replicator.catalogue.entries import Entry, entry_of
@@ -38,6 +39,7 @@ class CatalogueReport:
         self._told = told
         self._clock = clock
         self._waiting: list[Entry] = []
+        self._one_at_a_time = Lock()
 
     def add(self, outcome: Outcome) -> None:
         """Notes an outcome; at every 1,000 waits for the database."""
@@ -51,6 +53,7 @@ class CatalogueReport:
 
     def flush(self) -> None:
         """Records what was noted since; what was kept in an outage is caught up."""
-        waiting, self._waiting = self._waiting, []
-        self._catalogue.record(waiting)
+        with self._one_at_a_time:  # or an older word could be recorded after a newer one
+            waiting, self._waiting = self._waiting, []
+            self._catalogue.record(waiting)
         self._told(not self._catalogue.is_away)

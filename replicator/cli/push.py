@@ -36,6 +36,7 @@ class Asked:
     mirror: bool
     watch: bool
     settle: Settle
+    overwrite: bool
     rescan: float
     attributes: Attributes
     catalog: str | None
@@ -52,6 +53,7 @@ class Asked:
 @click.option("--watch", is_flag=True, help="Go on: push what changes within seconds.")
 @click.option("--settle", metavar="TIME", help=f"With --move: leave files alone for so long.  [default: {SETTLE}]")
 @click.option("--time-path", metavar="PATTERN", help=f"With --move: how paths tell a file's time, as {TIME_PATH!r}.")
+@click.option("--overwrite", is_flag=True, help="With --move: also in the place of a file that was moved there before.")
 @click.option("--rescan", metavar="TIME", help=f"With --watch: look at everything so often.  [default: {RESCAN}]")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="For all objects: Cache-Control ...")
 @click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="User metadata for all objects.")
@@ -108,6 +110,8 @@ def _asked(options: Mapping[str, Any]) -> Asked:
     _check_alone(options, "--move", not mirror, ("settle", "time_path"))
     _check_alone(options, "--mirror", mirror, ("max_delete", "trash"))
     _check_alone(options, "--watch", watch, ("rescan", "metrics_at"))
+    if mirror and options["overwrite"]:
+        raise ConfigurationError("--overwrite says something about --move, which is not given")
     if watch and options["dry_run"]:
         raise ConfigurationError("--watch and --dry-run: give one of them")
     plan = Plan(
@@ -124,6 +128,7 @@ def _asked(options: Mapping[str, Any]) -> Asked:
         mirror=mirror,
         watch=watch,
         settle=Settle(parse_duration(options["settle"] or SETTLE, "--settle"), path),
+        overwrite=options["overwrite"],
         rescan=max(1.0, parse_duration(options["rescan"] or RESCAN, "--rescan")),
         attributes=parse_attributes(options["headers"], options["metadata"]),
         catalog=options["catalog"],

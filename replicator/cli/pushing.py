@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from functools import partial
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.report import Report, Reports, open_report
 from replicator.catalogue.opening import catalogue_for, route_name
+from replicator.catalogue.place import state_folder
 from replicator.catalogue.report import CatalogueReport
 from replicator.cli.launch import open_crew, shared_limits
 from replicator.cli.options import run_async
@@ -20,13 +20,13 @@ from replicator.cli.route import Keys, Route
 from replicator.cli.run import Files, Run
 from replicator.cli.serve import end_on_sigterm
 from replicator.directory.beneath import Base
-from replicator.directory.removal import folders_older_than, remove_emptied
 from replicator.logs import logger, start_logging
 from replicator.push.agent import Agent
+from replicator.push.disks import check_disks
 from replicator.push.log import LogReport
-from replicator.push.moving import SettledFiles
+from replicator.push.moving import SettledFiles, prepare_folder, tidy_folder
 from replicator.push.only_one import InUse, only_one
-from replicator.push.opening import Origin, Push, open_ends, open_push_worker
+from replicator.push.opening import Moving, Origin, Push, open_ends, open_push_worker
 from replicator.push.watching import Watched
 from replicator.s3.opening import check_sides
 from replicator.settings import PushSettings
@@ -45,11 +45,14 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
             except InUse:
                 logger.warning("another run is moving the files of %s: nothing is done here", base.path)
                 return 0
+        else:
+            check_disks(base, state_folder(os.environ))
         limits = stack.enter_context(shared_limits(settings))
         catalogue = stack.enter_context(catalogue_for(asked.catalog, os.environ))
         route = route_name(f"{base.path}/", settings.targets[0])
         origin = Origin(base, asked.attributes, catalogue, route)
-        push = Push(origin, asked.plan, limits, moving=not asked.mirror)
+        moving = None if asked.mirror else Moving(asked.settle, asked.overwrite)
+        push = Push(origin, asked.plan, limits, moving)
         if asked.watch:
             return run_async(partial(_go_on, settings, push, asked))
         return _once(settings, push, asked)
@@ -57,7 +60,7 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
 
 def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
     base, plan = push.origin.base, push.plan
-    folders = [] if asked.mirror else folders_older_than(base, time.time() - asked.settle.seconds)
+    folders = [] if asked.mirror or plan.dry_run else prepare_folder(base, asked.settle.seconds)
     files = SettledFiles(base, asked.settle, plan.keys.includes)
     route = Route(
         f"{base.path}/",
@@ -77,9 +80,7 @@ def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
         code = run_async(run.run)
     if files.left:
         logger.info("left alone, not settled for %.0f s: %d files", asked.settle.seconds, files.left)
-    if not plan.dry_run:
-        for folder in remove_emptied(base, folders):
-            logger.info("removed the empty folder %s", folder)
+    tidy_folder(base, folders, push.origin.has_moved)
     return code
 
 

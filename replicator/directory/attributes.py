@@ -9,10 +9,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from replicator.errors import ConfigurationError
-from replicator.model import Attributes
+from replicator.model import STAMP, Attributes
 
 _TYPES = mimetypes.MimeTypes()
 """Python's own table: what the machine has in /etc would make a folder differ from one machine to the next."""
+
+for _ending, _type in (  # what Python's versions do not agree on
+    (".7z", "application/x-7z-compressed"),
+    (".avif", "image/avif"),
+    (".docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    (".js", "text/javascript"),
+    (".md", "text/markdown"),
+    (".mjs", "text/javascript"),
+    (".pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+    (".webp", "image/webp"),
+    (".woff", "font/woff"),
+    (".woff2", "font/woff2"),
+    (".xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+):
+    _TYPES.add_type(_type, _ending)
 
 _PACKED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 """A packed file is sent as it is: with Content-Encoding a browser would unpack what was meant to be kept packed."""
@@ -46,6 +61,8 @@ def parse_attributes(headers: Sequence[str], metadata: Sequence[str]) -> Attribu
         name, equals, value = text.partition("=")
         if not equals or _NAME.fullmatch(name) is None:
             raise ConfigurationError(f"--metadata {text!r}: must be NAME=VALUE, the name of ASCII letters and digits")
+        if name.lower() == STAMP:
+            raise ConfigurationError(f"--metadata {text!r}: that name is for what proves a copy")
         entries[name.lower()] = _checked(value.strip(), f"--metadata {text!r}")
     return Attributes(**given, metadata=tuple(sorted(entries.items())))
 
@@ -59,7 +76,7 @@ def attributes_of(key: str, common: Attributes) -> Attributes:
 
 def type_by_name(key: str) -> str | None:
     """As "image/png" for "a/b.png"; None for a name that tells nothing."""
-    kind, packing = _TYPES.guess_type(f"/{key.rpartition('/')[2]}", strict=True)
+    kind, packing = _TYPES.guess_type(f"/{key.rpartition('/')[2].lower()}", strict=True)
     return kind if packing is None else _PACKED.get(packing)
 
 

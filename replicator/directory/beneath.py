@@ -1,7 +1,8 @@
 """Reaches what lies beneath the base folder, and nothing else: no link is followed, no name leads out of it.
 
-The base itself is opened anew for every use, and has to be the folder that it was at the start: when a file system is
-unmounted, or another folder is put in its place, everything here fails rather than seem empty.
+The base itself is opened anew for every use, and has to be the folder that it was at the start, and so has every disk
+that was mounted beneath it: when one is unmounted, or another folder is put in its place, everything here fails rather
+than seem empty.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from replicator.directory.mounts import mounted_beneath
 from replicator.errors import (
     AccessDenied,
     ConfigurationError,
@@ -43,7 +47,10 @@ class Base:
     """The base folder. Every method raises NoSuchBucket when it is not there any more, or another one."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError if there is no such folder."""
+        """Raises ConfigurationError if there is no such folder, or names of files would be taken for other ones."""
+        if sys.getfilesystemencoding().lower() != "utf-8":
+            encoding = sys.getfilesystemencoding()
+            raise ConfigurationError(f"names of files would be read as {encoding}: set PYTHONUTF8=1, or LC_ALL=C.UTF-8")
         try:
             self.path = path.resolve(strict=True)
             found = self.path.stat()
@@ -51,7 +58,22 @@ class Base:
             raise ConfigurationError(f"{path}: {_words(error)}: give a folder that is there") from error
         if not stat.S_ISDIR(found.st_mode):
             raise ConfigurationError(f"{path}: is not a folder")
+        if not os.path.ismount(self.path):  # which is told by its device, and which somebody may want to unmount
+            # Held open, or a folder that takes its place could be given the same inode.
+            weakref.finalize(self, os.close, os.open(self.path, _PASSING))
         self._identity = found.st_dev, found.st_ino
+        self._disks: dict[tuple[str, ...], int] = {}
+        self.note_disks()
+
+    def note_disks(self) -> frozenset[str]:
+        """Remembers the disks that are mounted beneath the base now, beside those before; all, as paths below it.
+
+        The base itself, if it is one, is "".
+        """
+        for path in mounted_beneath(self.path):
+            with suppress(OSError):
+                self._disks[tuple(path.split("/"))] = os.stat(self.path / path).st_dev
+        return frozenset(["/".join(names) for names in self._disks] + [""] * os.path.ismount(self.path))
 
     @contextmanager
     def folder(self, names: Sequence[str] = (), *, to_list: bool = False) -> Iterator[int]:
@@ -64,9 +86,16 @@ class Base:
             for number, name in enumerate(names):
                 flags = _FOLDER if to_list and number == len(names) - 1 else _PASSING
                 descriptor = _step(descriptor, name, flags, "/".join(names))
+                if self._disks:
+                    self._check_disk(names[: number + 1], descriptor)
             yield descriptor
         finally:
             os.close(descriptor)
+
+    def _check_disk(self, names: Sequence[str], descriptor: int) -> None:
+        disk = self._disks.get(tuple(names))
+        if disk is not None and os.fstat(descriptor).st_dev != disk:
+            raise NoSuchBucket("open", str(self.path.joinpath(*names)), "the disk that was mounted there is gone")
 
     def _open(self, flags: int) -> int:
         try:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from threading import Lock
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from replicator.directory.attributes import attributes_of, fingerprint
 from replicator.directory.beneath import Base, meant_by, names_of
@@ -46,6 +46,17 @@ class KnownETags(Protocol):
 
     def known(self, after: str, upto: str) -> Mapping[str, tuple[str, str]]:
         """(version, ETag) by key, of keys after `after` up to and including `upto`. May block; raises nothing."""
+
+
+class Activity(NamedTuple):
+    """written: whether somebody has the file open to write; None where the system does not tell.
+
+    modified, changed: its times, in seconds since the epoch.
+    """
+
+    written: bool | None
+    modified: float
+    changed: float
 
 
 class DirectoryStore:
@@ -132,13 +143,13 @@ class DirectoryStore:
         """
         await self._in_thread(lambda: self._adopt(key, etag))
 
-    async def is_empty(self) -> bool:
-        """Whether there is nothing beneath the folder but folders. Raises StoreError."""
-        return await self._in_thread(lambda: is_empty(self._base))
+    async def is_empty(self, chosen: Callable[[str], bool]) -> bool:
+        """Whether there is no file beneath the folder that is chosen by its key. Raises StoreError."""
+        return await self._in_thread(lambda: is_empty(self._base, chosen))
 
-    async def is_being_written(self, key: str) -> bool:
-        """Whether somebody has the file open to write, where that can be told. Raises StoreError."""
-        return await self._in_thread(lambda: self._is_being_written(key))
+    async def activity(self, key: str) -> Activity:
+        """Who is at work on a file, and when somebody was. Raises StoreError."""
+        return await self._in_thread(lambda: self._activity(key))
 
     async def remove(self, key: str, version_id: str | None) -> None:
         """Removes the file if it still is of this version, and nobody is writing it.
@@ -148,11 +159,25 @@ class DirectoryStore:
         await self._in_thread(lambda: self._remove(key, version_id))
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Runs it in a thread, and returns when it has ended: a thread cannot be cancelled, and goes on to write into
+        memory that was lent for it, and is lent to somebody else when this returns.
+        """
+        given = self._threads.submit(work)
+        ended = asyncio.wrap_future(given)
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError:
+            if not given.cancel():
+                await asyncio.wait([ended])
+                ended.exception()  # or asyncio says that nobody has looked at it
+            raise
 
     def _check(self) -> None:
-        with self._base.folder(to_list=True) as folder, os.scandir(folder) as entries:
-            next(entries, None)
+        try:
+            with self._base.folder(to_list=True) as folder, os.scandir(folder) as entries:
+                next(entries, None)
+        except OSError as error:
+            raise meant_by(error, "") from error
 
     def _page(self, walking: Iterator[Found], after: str, size: int) -> list[Listed]:
         found = list(islice(walking, size))
@@ -247,9 +272,9 @@ class DirectoryStore:
         finally:
             os.close(descriptor)
 
-    def _is_being_written(self, key: str) -> bool:
-        with self._base.file(key) as (folder, name, _):
-            return is_being_written(folder, name, key)
+    def _activity(self, key: str) -> Activity:
+        with self._base.file(key) as (folder, name, found):
+            return Activity(is_being_written(folder, name, key), found.st_mtime, found.st_ctime)
 
     def _remove(self, key: str, version_id: str | None) -> None:
         with self._base.file(key) as (folder, name, _):
@@ -283,6 +308,7 @@ class DirectoryStore:
             attributes_of(key, self._common),
             version_id=self._version(found),
             parts=parts_of(etag),
+            changed=found.st_ctime,
         )
 
     def _version(self, found: os.stat_result) -> str:
@@ -293,7 +319,7 @@ class DirectoryStore:
         return "-".join([*(f"{number:x}" for number in numbers), self._fingerprint]).rstrip("-")
 
     def _remember_if_quiet(self, key: str, found: os.stat_result, etag: str, began: float) -> None:
-        if began - found.st_mtime >= RACY:
+        if began - max(found.st_mtime, found.st_ctime) >= RACY:
             self._remember(key, self._version(found), etag)
 
     def _remember(self, key: str, version: str, etag: str) -> None:

@@ -7,7 +7,7 @@ for its name with a "/" behind it when its neighbours are sorted.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from replicator.directory.beneath import Base, meant_by
@@ -49,25 +49,30 @@ def walk(base: Base, *, after: str = "", chunk: int = 1000) -> Iterator[Found]:
             try:
                 stack.append((prefix + folder, iter(_names(base, prefix + folder, after))))
             except AccessDenied:
-                yield Found(prefix + folder, None)
+                if prefix + folder > after:
+                    yield Found(prefix + folder, None)
             except (NoSuchKey, NotAnObject):  # gone, or replaced by something else, meanwhile
                 continue
 
 
-def is_empty(base: Base) -> bool:
-    """Whether there is nothing beneath the base but folders; one that cannot be listed is not nothing."""
+def is_empty(base: Base, chosen: Callable[[str], bool]) -> bool:
+    """Whether there is no file beneath the base that is chosen by its key; what cannot be listed counts as one."""
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
         try:
-            names = _names(base, prefix, "")
+            with base.folder(_parts(prefix), to_list=True) as folder, os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{prefix}{entry.name}/")
+                    elif chosen(prefix + entry.name):
+                        return False
         except AccessDenied:
             return False
         except (NoSuchKey, NotAnObject):
             continue
-        if names and not all(name.endswith("/") for name in names):
-            return False
-        waiting += [prefix + name for name in names]
+        except OSError as error:
+            raise meant_by(error, prefix) from error
     return True
 
 

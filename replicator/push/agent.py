@@ -16,15 +16,14 @@ from replicator.bulk.report import Report
 from replicator.bulk.tally import Tally
 from replicator.bulk.worker import Send, Worker
 from replicator.converge import Converger
-from replicator.directory.removal import folders_older_than, remove_emptied
 from replicator.directory.store import DirectoryStore
-from replicator.errors import ReplicatorError
 from replicator.logs import logger
-from replicator.push.moving import SettledFiles
+from replicator.model import Deletes, Did
+from replicator.push.moving import SettledFiles, prepare_folder, tidy_folder
 from replicator.push.notify import hints_of
 from replicator.push.opening import Push, job_of
 from replicator.push.settle import Settle
-from replicator.push.watching import FIRST_RETRY, LAST_RETRY, Watch, Watched
+from replicator.push.watching import LAST_RETRY, Looked, Watch, Watched, pause
 from replicator.s3.store import S3Store
 from replicator.settings import PushSettings
 
@@ -52,19 +51,14 @@ class Agent:
 
     async def mirror(self) -> None:
         """Keeps the bucket equal to the folder."""
-        plan = self._push.plan
-        converger = Converger(
-            self._source,
-            self._targets,
-            deletes=plan.deletes,
-            budget=ByteBudget(self._settings.memory),
-            trash=plan.trash,
-        )
+        plan, budget = self._push.plan, ByteBudget(self._settings.memory)
+        mirroring = Converger(self._source, self._targets, deletes=Deletes.MIRROR, budget=budget, trash=plan.trash)
+        keeping = Converger(self._source, self._targets, deletes=Deletes.KEEP, budget=budget)
         await Watch(
             self._source,
             self._targets[0],
             hints=partial(hints_of, self._push.origin.base.path),
-            converge=converger.converge,
+            converge=lambda key, deletes: (mirroring if deletes else keeping).converge(key),
             rescan=self._look,
             chosen=plan.keys.includes,
             limit=plan.max_delete,
@@ -88,9 +82,9 @@ class Agent:
                     failures = 0
                     self._watched.passed(time.monotonic() - began)
                     self._watched.well(None)
-                except ReplicatorError as error:
+                except Exception as error:  # noqa: BLE001 - whatever it is, the watch goes on
                     failures += 1
-                    due = time.time() + min(LAST_RETRY, FIRST_RETRY * 2**failures)
+                    due = time.time() + pause(failures)
                     logger.error("%s", error)
                     self._watched.well(str(error))
                 await self._wait(changed, due, settle.seconds)
@@ -107,35 +101,39 @@ class Agent:
 
     async def _listen(self, changed: asyncio.Event) -> None:
         while True:
-            with suppress(OSError):
+            try:
                 async for hints in hints_of(self._push.origin.base.path):
                     if hints:
                         self._watched.events(len(hints))
                         changed.set()
+            except OSError as error:
+                logger.warning("cannot watch the folder: %s; tried again in %.0f s", error, LAST_RETRY)
             await asyncio.sleep(LAST_RETRY)
 
-    async def _look(self) -> int:
-        """Makes everything equal; the number of the target's objects. Raises ReplicatorError."""
+    async def _look(self, deleted: int) -> Looked:
+        """Makes everything equal. deleted: what counts against the limit already. Raises ReplicatorError."""
+        self._push.origin.base.note_disks()
         tally = Tally()
+        tally.did[Did.DELETED] = deleted
         try:
             async with self._migration(tally) as run:
                 await run.run()
         finally:
-            self._report.flush()
-        return tally.counts.targets[0] if tally.counts.targets else 0
+            await asyncio.to_thread(self._report.flush)
+        objects = tally.counts.targets[0] if tally.counts.targets else 0
+        return Looked(objects, tally.did[Did.DELETED] - deleted)
 
     async def _move_settled(self, settle: Settle) -> float:
         """Moves what is settled; when the next file will be. Raises ReplicatorError."""
         base = self._push.origin.base
-        folders = await asyncio.to_thread(folders_older_than, base, time.time() - settle.seconds)
+        folders = await asyncio.to_thread(prepare_folder, base, settle.seconds)
         files = SettledFiles(base, settle, self._push.plan.keys.includes)
         try:
             async with self._migration(Tally(), keys=files.keys()) as run:
                 await run.run()
         finally:
-            self._report.flush()
-        for folder in await asyncio.to_thread(remove_emptied, base, folders):
-            logger.info("removed the empty folder %s", folder)
+            await asyncio.to_thread(self._report.flush)
+        await asyncio.to_thread(tidy_folder, base, folders, self._push.origin.has_moved)
         return files.next
 
     @asynccontextmanager

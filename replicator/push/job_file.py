@@ -28,13 +28,16 @@ def read_job_file(path: Path) -> JobFile:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{path}: is not JSON ({error}): write {_FORM}") from error
     names = {"base_dir", "s3_bucket"}
     if not isinstance(fields, dict) or set(fields) != names or not all(_is_text(value) for value in fields.values()):
         raise ConfigurationError(f"{path}: must be an object with base_dir and s3_bucket, and no more: write {_FORM}")
-    return JobFile(Path(fields["base_dir"]).expanduser(), fields["s3_bucket"])
+    try:
+        return JobFile(Path(fields["base_dir"]).expanduser(), fields["s3_bucket"])
+    except RuntimeError as error:  # the home of nobody
+        raise ConfigurationError(f"{path}: base_dir: {error}") from error
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()

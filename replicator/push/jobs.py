@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -12,8 +15,10 @@ from replicator.compare import compare
 from replicator.converge import Converger
 from replicator.diff import Row, Stretch
 from replicator.directory.store import DirectoryStore
-from replicator.errors import ChangedMeanwhile, StoreError
-from replicator.model import Deletes, Did, Outcome, Verdict
+from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchKey, Rejected, StoreError
+from replicator.model import Deletes, Did, Evidence, ObjectState, Outcome, Verdict
+from replicator.push.settle import Settle
+from replicator.reading import digest_of
 from replicator.store import ObjectStore
 
 
@@ -40,13 +45,29 @@ class MirrorJob:
 class MoveJob:
     """Uploads files, and removes each that is at the target as it was read, and has not changed since.
 
-    dry_run: only looks.
+    settle: when a file is complete. moved_before: whether a file of this key was moved away in an earlier run; may
+    block. overwrite: in the place of such a one, too. dry_run: only looks. clock: seconds since the epoch.
     """
 
-    def __init__(self, source: DirectoryStore, target: ObjectStore, *, memory: int, dry_run: bool) -> None:
+    def __init__(
+        self,
+        source: DirectoryStore,
+        target: ObjectStore,
+        *,
+        memory: int,
+        settle: Settle,
+        moved_before: Callable[[str], bool],
+        overwrite: bool,
+        dry_run: bool,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._source = source
         self._target = target
+        self._settle = settle
+        self._moved_before = moved_before
+        self._overwrite = overwrite
         self._dry_run = dry_run
+        self._clock = clock
         self._converger = Converger(source, [target], deletes=Deletes.KEEP, budget=ByteBudget(memory))
 
     def sort_out(self, during: Pass, stretch: Stretch) -> SortedOut:
@@ -59,9 +80,15 @@ class MoveJob:
 
     async def move(self, key: str) -> Outcome:
         """Uploads a file, unless it is being written, and removes it. Idempotent; raises nothing of a store."""
-        with suppress(StoreError):  # converge finds the same, and says it
-            if await self._source.is_being_written(key):
-                return Outcome(key, self._target.name, Did.KEPT, "is still open for writing")
+        try:
+            if reason := await self._in_the_way(key):
+                return Outcome(key, self._target.name, Did.KEPT, reason)
+            if not self._overwrite:
+                await self._check_place(key)
+        except Rejected as error:
+            return Outcome(key, self._target.name, Did.FAILED, error.detail, failure=error)
+        except StoreError:
+            pass  # converge finds the same, and says it
         if self._dry_run:
             return Outcome(key, self._target.name, Did.MOVED, "settled")
         outcome = (await self._converger.converge(key))[0]
@@ -74,15 +101,48 @@ class MoveJob:
         except StoreError as error:
             return replace(outcome, did=Did.FAILED, reason=f"is uploaded, but not removed here: {error}", failure=error)
 
+    async def _in_the_way(self, key: str) -> str:
+        """Why a file has to wait, if it has. Raises StoreError."""
+        found = await self._source.activity(key)
+        if found.written:
+            return "is still open for writing"
+        age = self._clock() - max(found.modified, found.changed)
+        if found.written is None and age < self._settle.seconds:
+            return f"changed {age:.0f} s ago, and the system does not tell whether it is open for writing"
+        if self._settle.settled_at(key, found.modified) > self._clock():
+            return "has changed again"
+        return ""
+
+    async def _check_place(self, key: str) -> None:
+        """Raises Rejected if another file was moved to this key before, and is still there: there is no other copy."""
+        if not await asyncio.to_thread(self._moved_before, key):
+            return
+        try:
+            there = await self._target.head(key)
+        except NoSuchKey:
+            return
+        if compare(await self._source.head(key), there).verdict is not Verdict.SAME:
+            words = (
+                "another file of this name was moved there before, and would be lost: rename this one, or --overwrite"
+            )
+            raise Rejected("PutObject", key, words)
+
     async def _remove(self, outcome: Outcome) -> Outcome:
         """Removes what is proved to be at the target. Raises StoreError when it is not, or not any more what it was."""
         key, source = outcome.key, outcome.source
         state = await self._source.head(key)
         if source is None or (state.version_id, state.etag) != (source.id, source.etag):
             raise ChangedMeanwhile("stat", key, "the file has changed since it was uploaded")
-        there = await self._target.head(key)
-        if compare(state, there).verdict is not Verdict.SAME:
-            raise ChangedMeanwhile("HeadObject", key, "the target does not hold what was uploaded")
+        if not await self._is_there(key, state):
+            raise Corrupted("HeadObject", key, "the target does not hold what was uploaded")
         await self._source.remove(key, source.id)
         words = "uploaded" if outcome.did is not Did.IN_SYNC else "was there already"
         return replace(outcome, did=Did.MOVED, reason=f"{words}, and removed here")
+
+    async def _is_there(self, key: str, state: ObjectState) -> bool:
+        """Whether the target has these bytes. A stamp is the word of whoever wrote it: then they are read back."""
+        there = await self._target.head(key)
+        verdict, evidence = compare(state, there)
+        if verdict is not Verdict.SAME or evidence is not Evidence.STAMP:
+            return verdict is Verdict.SAME
+        return await digest_of(self._target, key, there) == await digest_of(self._source, key, state)

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import islice
 
 from replicator.directory.beneath import Base
+from replicator.directory.removal import put_all_back, remove_emptied, survey
 from replicator.directory.walk import Found, walk
+from replicator.logs import logger
 from replicator.push.settle import Settle
 
 BATCH = 64
@@ -51,3 +53,17 @@ class SettledFiles:
         self.left += 1
         self.next = min(self.next, when)
         return False
+
+
+def prepare_folder(base: Base, settle: float) -> list[str]:
+    """Puts back what a crash has left aside; the folders in which nothing has changed for so many seconds."""
+    found = survey(base, time.time() - settle)
+    for key in put_all_back(base, found.aside):
+        logger.warning("%s was being removed when a run was cut off, and a newer file has its name: both are kept", key)
+    return found.old
+
+
+def tidy_folder(base: Base, folders: list[str], is_ours: Callable[[str], bool]) -> None:
+    """Removes those of the folders that are empty since files were moved away from them."""
+    for folder in remove_emptied(base, folders, is_ours):
+        logger.info("removed the empty folder %s", folder)

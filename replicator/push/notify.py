@@ -27,15 +27,24 @@ async def hints_of(base: Path) -> AsyncIterator[Sequence[str]]:
         yield_on_timeout=True,
         ignore_permission_denied=True,
     )
-    async for changes in told:
-        yield [key for change, path in changes for key in _keys(change is Change.deleted, path, base)]
+    try:
+        async for changes in told:
+            yield [key for change, path in changes for key in _keys(change is Change.deleted, path, base)]
+    except Exception as error:  # its own kinds, in groups: a name that is not UTF-8, a limit of the system
+        raise OSError(_innermost(error)) from error
 
 
 def _keys(deleted: bool, path: str, base: Path) -> list[str]:
     """A folder that is renamed is told of by its own name only; of one that changed, what is in it tells."""
     key = os.path.relpath(path, base)
     if key == ".":
-        return []
+        return [""] if deleted else []
     if deleted:
         return [key, f"{key}/"]
     return [key if not os.path.isdir(path) or os.path.islink(path) else f"{key}/"]
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

@@ -14,6 +14,7 @@ from replicator.directory.beneath import Base
 from replicator.directory.store import DirectoryStore
 from replicator.model import Attributes
 from replicator.push.jobs import MirrorJob, MoveJob
+from replicator.push.settle import Settle
 from replicator.s3.opening import open_targets
 from replicator.s3.pace import Limits
 from replicator.s3.store import S3Store
@@ -33,15 +34,27 @@ class Origin:
         """What the catalogue has of these keys, for a DirectoryStore."""
         return self.catalogue.known(self.route, after, upto)
 
+    def has_moved(self, key: str) -> bool:
+        """Whether the catalogue says that a file was moved to this key, or, with "/" at its end, to one below it."""
+        return self.catalogue.has_moved(self.route, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """settle: when a file is complete. overwrite: also in the place of a file that was moved there before."""
+
+    settle: Settle
+    overwrite: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """All that a worker needs to know. moving: files are removed when they are at the target."""
+    """All that a worker needs to know. moving: how files are moved; None if they are mirrored."""
 
     origin: Origin
     plan: Plan
     limits: Limits | None
-    moving: bool = False
+    moving: Moving | None = None
 
 
 @asynccontextmanager
@@ -66,6 +79,14 @@ async def open_push_worker(settings: PushSettings, send: Send, *, push: Push) ->
 
 def job_of(push: Push, source: DirectoryStore, targets: list[S3Store], *, memory: int) -> MirrorJob | MoveJob:
     """What is done with each file."""
-    if push.moving:
-        return MoveJob(source, targets[0], memory=memory, dry_run=push.plan.dry_run)
+    if push.moving is not None:
+        return MoveJob(
+            source,
+            targets[0],
+            memory=memory,
+            settle=push.moving.settle,
+            moved_before=push.origin.has_moved,
+            overwrite=push.moving.overwrite,
+            dry_run=push.plan.dry_run,
+        )
     return MirrorJob(source, MigrationJob(source, targets, push.plan, memory=memory, name_in_sync=False))

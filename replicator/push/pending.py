@@ -48,13 +48,13 @@ class Pending:
     def failed(self, key: str, now: float, failures: int) -> None:
         """It could not be brought into step, for so many times in a row. Not if it has changed since."""
         if key not in self._waits:
-            seconds = min(LAST_RETRY, FIRST_RETRY * 2 ** (failures - 1))
+            seconds = min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 16))
             self._put(key, _Wait(now, now + seconds, failures))
 
-    def take(self, now: float) -> dict[str, int]:
-        """The keys that are due, which wait no longer, and how often each has failed."""
+    def take(self, now: float, most: int) -> dict[str, int]:
+        """The keys that are due, at most so many, which wait no longer; and how often each has failed."""
         due: dict[str, int] = {}
-        while self._queue and self._queue[0][0] <= now:
+        while len(due) < most and self._queue and self._queue[0][0] <= now:
             when, key = heapq.heappop(self._queue)
             wait = self._waits.get(key)
             if wait is not None and wait.due == when:

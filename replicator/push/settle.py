@@ -8,6 +8,11 @@ from datetime import datetime
 
 from replicator.errors import ConfigurationError
 
+SPANS = {"d": 86_400.0, "H": 3_600.0}
+"""Seconds that a path tells of which ends with such a directive: a file of that day or hour is written until it is
+over. That of a minute is complete within seconds, and counts from its beginning.
+"""
+
 DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2}
 """Directives of strftime that a pattern may have, and how many digits each stands for."""
 
@@ -20,20 +25,28 @@ class TimePath:
 
     def __init__(self, pattern: str) -> None:
         expression = ""
-        for piece in re.split(r"(%.|\{[^{}]*\})", pattern):
+        for piece in re.split(r"(%.?|\{[^{}]*\})", pattern):
             if piece.startswith("%"):
-                if piece[1] not in DIGITS or f"(?P<{piece[1]}>" in expression:
+                if piece[1:] not in DIGITS or f"(?P<{piece[1]}>" in expression:
                     raise ConfigurationError(f"--time-path {pattern!r}: {piece} is not one of %Y %m %d %H %M %S, once")
                 expression += rf"(?P<{piece[1]}>[0-9]{{{DIGITS[piece[1]]}}})"
+            elif piece.startswith("{") and piece.endswith("}"):
+                expression += r"[^/]+"
+            elif "{" in piece or "}" in piece:
+                raise ConfigurationError(f"--time-path {pattern!r}: a brace is not closed; write {{name}} for any name")
             else:
-                expression += r"[^/]+" if piece.startswith("{") else re.escape(piece)
+                expression += re.escape(piece)
         missing = [name for name in "Ymd" if f"(?P<{name}>" not in expression]
         if missing:
             raise ConfigurationError(f"--time-path {pattern!r}: has no %{missing[0]}; %Y, %m and %d are needed")
         self._expression = re.compile(expression)
+        self._span = next((SPANS.get(name, 0.0) for name in "SMHd" if f"(?P<{name}>" in expression), 0.0)
 
     def time_of(self, key: str) -> float | None:
-        """Seconds since the epoch of the local time that a key tells; None if it tells none, as with month 13."""
+        """When the local time that a key tells has come, or its day or hour is over, in seconds since the epoch.
+
+        None if it tells none, as with month 13.
+        """
         found = self._expression.fullmatch(key)
         if found is None:
             return None
@@ -42,7 +55,7 @@ class TimePath:
             time = datetime(  # noqa: DTZ001 - a path tells local time, as its writer's `date` does
                 told["Y"], told["m"], told["d"], told.get("H", 0), told.get("M", 0), told.get("S", 0)
             )
-            return time.timestamp()
+            return time.timestamp() + self._span
         except (ValueError, OverflowError):
             return None
 

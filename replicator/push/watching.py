@@ -18,9 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from replicator.bulk.brakes import MaxDelete
+from replicator.bulk.plan import is_trashed
 from replicator.bulk.report import Report
 from replicator.directory.store import DirectoryStore
-from replicator.errors import NoSuchBucket, ReplicatorError, StoreError
+from replicator.errors import NoSuchBucket, Refused, StoreError
 from replicator.model import Did, Outcome
 from replicator.push.pending import Pending
 from replicator.store import ObjectStore
@@ -37,6 +38,19 @@ LEAST_BETWEEN = 1.0
 
 BLIND_RESCAN = 60.0
 """Seconds between looks at everything while the file system tells nothing."""
+
+
+def pause(failures: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(LAST_RETRY, FIRST_RETRY * 2.0 ** min(failures, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at everything came to. objects: of the target. deleted: by it."""
+
+    objects: int
+    deleted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +71,10 @@ class Watch:
     """One folder and its bucket, until it is cancelled.
 
     hints: begins to watch and yields the keys of what changes, with a "/" at the end where that may be true of all
-    that is below; now and then nothing; raises OSError. converge: as of a Converger. rescan: looks at everything, and
-    returns the number of the target's objects; raises ReplicatorError. chosen: whether a key is to be looked at.
-    limit: of the deletes between two looks at everything. every: seconds between two of those.
+    that is below, and "" for the folder itself; now and then nothing; raises OSError. converge: as of a Converger, told
+    whether it may delete. rescan: looks at everything, told how many objects were deleted since that was last done by
+    the clock; raises ReplicatorError. chosen: whether a key is to be looked at. limit: of the deletes in `every`
+    seconds, after which everything is looked at.
     """
 
     def __init__(
@@ -68,8 +83,8 @@ class Watch:
         target: ObjectStore,
         *,
         hints: Callable[[], AsyncIterator[Sequence[str]]],
-        converge: Callable[[str], Awaitable[Sequence[Outcome]]],
-        rescan: Callable[[], Awaitable[int]],
+        converge: Callable[[str, bool], Awaitable[Sequence[Outcome]]],
+        rescan: Callable[[int], Awaitable[Looked]],
         chosen: Callable[[str], bool],
         limit: MaxDelete,
         every: float,
@@ -86,14 +101,14 @@ class Watch:
         self._clock, self._sleep = clock, sleep
         self._pending = Pending()
         self._busy: set[str] = set()
-        self._hands = asyncio.Semaphore(concurrency)
+        self._hands = concurrency
         self._watching, self._look_now, self._something = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._blind = self._lost = False
         self._objects: int | None = None
         self._deleted = 0
 
     async def run(self) -> None:
-        """Watches. Ends only by being cancelled, or by a defect."""
+        """Watches. Ends only by being cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen())
             group.create_task(self._look_at_everything())
@@ -101,7 +116,7 @@ class Watch:
             while True:
                 await self._wait_for_something()
                 self._watched.pending(len(self._pending) + len(self._busy))
-                for key, failures in self._pending.take(self._clock()).items():
+                for key, failures in self._pending.take(self._clock(), self._hands - len(self._busy)).items():
                     if key in self._busy:
                         self._pending.touched(key, self._clock())
                     else:
@@ -109,7 +124,8 @@ class Watch:
                         group.create_task(self._settle(key, failures))
 
     async def _wait_for_something(self) -> None:
-        due = self._pending.next()
+        """Until a key is due, and there is a hand for it."""
+        due = self._pending.next() if len(self._busy) < self._hands else None
         self._something.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._something.wait(), None if due is None else max(0.0, due - self._clock()))
@@ -119,14 +135,15 @@ class Watch:
         while True:
             try:
                 async for hints in self._hints():
-                    self._blind = False
+                    if self._blind:  # nobody has told what happened meanwhile
+                        self._blind = False
+                        self._look_now.set()
                     self._watching.set()
                     self._note(hints)
                     if self._lost:
                         break
             except OSError as error:
-                if not self._blind:
-                    logger.warning("cannot watch the folder: %s; it is looked at every %.0f s", error, BLIND_RESCAN)
+                logger.warning("cannot watch the folder: %s; everything is looked at in %.0f s", error, BLIND_RESCAN)
             self._blind, self._lost = True, False
             self._watching.set()
             self._look_now.set()
@@ -135,7 +152,10 @@ class Watch:
     def _note(self, hints: Sequence[str]) -> None:
         now = self._clock()
         for key in hints:
-            self._pending.touched(key, now)
+            if key:
+                self._pending.touched(key, now)
+            else:
+                self._lost = True
         if hints:
             self._watched.events(len(hints))
             self._something.set()
@@ -144,75 +164,85 @@ class Watch:
             self._look_now.set()
 
     async def _look_at_everything(self) -> None:
-        failures = 0
+        failures, by_the_clock = 0, True
         await self._watching.wait()
         while True:
             self._look_now.clear()
             began = self._clock()
-            problem = await self._look()
-            failures = failures + 1 if isinstance(problem, StoreError) else 0
+            problem = await self._look(0 if by_the_clock else self._deleted)
+            failures = 0 if problem is None or isinstance(problem, Refused) else failures + 1
             if problem is None:
                 self._watched.passed(self._clock() - began)
             self._watched.well(None if problem is None else str(problem))
-            await self._sleep(LEAST_BETWEEN if problem is None else min(LAST_RETRY, FIRST_RETRY * 2**failures))
+            await self._sleep(
+                LEAST_BETWEEN if problem is None else min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures, 16))
+            )
+            by_the_clock = False
             if not failures:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._look_now.wait(), BLIND_RESCAN if self._blind else self._every)
+                seconds = BLIND_RESCAN if self._blind else self._every
+                try:
+                    await asyncio.wait_for(self._look_now.wait(), seconds)
+                except TimeoutError:
+                    by_the_clock = True
 
-    async def _look(self) -> ReplicatorError | None:
-        """Looks at everything once; what came in between, which is logged."""
+    async def _look(self, deleted: int) -> Exception | None:
+        """Looks at everything once; what came in between, which is logged. deleted: since that was last done."""
         try:
-            self._objects = await self._rescan()
-            self._deleted = 0
-        except ReplicatorError as error:
+            looked = await self._rescan(deleted)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the watch goes on
             self._lost = isinstance(error, NoSuchBucket)
             logger.error("%s", error)
             return error
+        self._objects = looked.objects
+        self._deleted = deleted + looked.deleted
         return None
 
     async def _flush(self) -> None:
         while True:
             await self._sleep(FLUSH_EVERY)
-            await asyncio.to_thread(self._report.flush)  # a database may take its time
+            try:
+                await asyncio.to_thread(self._report.flush)  # a database may take its time
+            except OSError as error:
+                logger.error("the report cannot be written: %s", error)
 
     async def _settle(self, key: str, failures: int) -> None:
         """Brings a key, or all keys below a folder's, into step; if that fails it is tried again."""
+        well = False
         try:
-            async with self._hands:
-                well = await (self._tree(key) if key.endswith("/") else self._key(key))
-        except StoreError as error:
+            well = await (self._tree(key) if key.endswith("/") else self._key(key))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one key must not stop the others
             logger.warning("%s: %s; tried again later", key, error)
-            well = False
         finally:
             self._busy.discard(key)
+            self._something.set()
         if not well:
             self._pending.failed(key, self._clock(), failures + 1)
-        self._something.set()
 
     async def _tree(self, prefix: str) -> bool:
         """Has everything looked at that either side lists below a prefix."""
-        now = self._clock()
         for store in (self._source, self._target):
             async for page in store.list_pages(after=prefix):
                 below = [entry.key for entry in page if entry.key.startswith(prefix)]
                 for key in below:
-                    self._pending.touched(key, now)
+                    self._pending.touched(key, self._clock())
                 if len(below) < len(page):
                     break
         return True
 
     async def _key(self, key: str) -> bool:
-        if not self._chosen(key):
+        if not self._chosen(key) or is_trashed(key):
             return True
         gone = await self._is_gone(key)
         if gone and not await self._may_delete():
             self._look_now.set()
             return True
-        self._deleted += gone
-        outcomes = await self._converge(key)
-        self._deleted -= gone and not any(outcome.did is Did.DELETED for outcome in outcomes)
+        outcomes = await self._converge(key, gone)
+        if gone and not any(outcome.did is Did.DELETED for outcome in outcomes):
+            self._deleted -= 1
         for outcome in outcomes:
             self._report.add(outcome)
+        if not gone and any(outcome.did is Did.KEPT for outcome in outcomes):  # it went after we had looked
+            self._pending.touched(key, self._clock())
         return not any(outcome.did is Did.FAILED for outcome in outcomes)
 
     async def _is_gone(self, key: str) -> bool:
@@ -223,6 +253,11 @@ class Watch:
         return True
 
     async def _may_delete(self) -> bool:
-        """Whether one more delete needs no word from a person."""
-        known = self._objects is not None and self._limit.allows(self._deleted + 1, self._objects)
-        return known and not await self._source.is_empty()
+        """Whether one more delete needs no word from a person. Counts it if so, before anybody else can ask."""
+        if self._objects is None or not self._limit.allows(self._deleted + 1, self._objects):
+            return False
+        self._deleted += 1
+        if await self._source.is_empty(self._chosen):
+            self._deleted -= 1
+            return False
+        return True

@@ -35,6 +35,11 @@ from tests.folders import counting_opens, keys_of, put, tree, unprivileged
 
 LIMIT = 1 << 20
 
+
+def anything(key):
+    return True
+
+
 NEIGHBOURS = ("a-b", "a.b/x", "a/b", "a/b-c", "a/b.d/e", "a/b0", "a0", "a b/c", "a+b", "ab/c/d", "ab/c-d", "A")
 STRANGE = (
     " leading",
@@ -72,11 +77,11 @@ ALL_WAYS = {
     "list": lambda store, key: keys_of(store),
     "list after": lambda store, key: keys_of(store, after=key),
     "adopt": lambda store, key: store.adopt(key, "0" * 32),
-    "is_empty": lambda store, key: store.is_empty(),
-    "is_being_written": lambda store, key: store.is_being_written(key),
+    "is_empty": lambda store, key: store.is_empty(anything),
+    "activity": lambda store, key: store.activity(key),
     "remove": lambda store, key: store.remove(key, "1-2-3"),
 }
-OF_A_KEY = {way: ALL_WAYS[way] for way in ("head", "part", "fetch", "adopt", "is_being_written", "remove")}
+OF_A_KEY = {way: ALL_WAYS[way] for way in ("head", "part", "fetch", "adopt", "activity", "remove")}
 
 
 @pytest.fixture
@@ -174,9 +179,10 @@ async def test_a_folder_without_a_file_lists_nothing_and_is_empty(base):
     (base / "a" / "b").mkdir(parents=True)
     async with opened(base) as store:
         assert await keys_of(store) == []
-        assert await store.is_empty()
+        assert await store.is_empty(anything)
         put(base, "a/b/c")
-        assert not await store.is_empty()
+        assert not await store.is_empty(anything)
+        assert await store.is_empty(lambda key: key != "a/b/c")
 
 
 NAMES = st.text(st.sampled_from("ab-./0\x01é\ue000\U0001f600"), min_size=1, max_size=7)
@@ -355,7 +361,7 @@ async def test_a_folder_with_nothing_but_a_link_is_not_empty(base):
     (base / "a").mkdir()
     (base / "a" / "link").symlink_to("nowhere")
     async with opened(base) as store:
-        assert not await store.is_empty()
+        assert not await store.is_empty(anything)
 
 
 # What may not be read
@@ -367,7 +373,7 @@ async def test_a_file_that_may_not_be_read_is_there_and_denied(base):
     with unprivileged():
         async with opened(base) as store:
             assert await keys_of(store) == ["a", "closed", "z"]
-            for way in ("head", "fetch", "is_being_written", "remove"):
+            for way in ("head", "fetch", "activity", "remove"):
                 with pytest.raises(AccessDenied):
                     await ALL_WAYS[way](store, "closed")
             with pytest.raises(ChangedMeanwhile):
@@ -383,7 +389,7 @@ async def test_a_folder_that_may_not_be_entered_is_listed_by_itself_and_nothing_
     with unprivileged():
         async with opened(base) as store:
             assert await keys_of(store) == ["closed-", "closed/", "closed0"]
-            assert not await store.is_empty()
+            assert not await store.is_empty(anything)
             for key in BELOW:
                 for way in ("head", "confirm_absent"):
                     with pytest.raises(AccessDenied):
@@ -411,13 +417,32 @@ async def test_of_a_folder_that_may_only_be_searched_files_can_be_read_and_are_n
     with unprivileged():
         async with opened(base) as store:
             assert await keys_of(store) == ["closed/", "z"]
-            assert not await store.is_empty()
+            assert not await store.is_empty(anything)
             assert bytes((await store.fetch("closed/file", limit=LIMIT)).data) == b"closed/file"
             with pytest.raises(ChangedMeanwhile):
                 await store.confirm_absent("closed/file")
             for way in ("head", "confirm_absent"):
                 with pytest.raises(AccessDenied, match="left alone"):
                     await ALL_WAYS[way](store, "closed/")
+    (base / "closed").chmod(0o755)
+
+
+@pytest.mark.parametrize("mode", [0, 0o100])
+async def test_a_folder_that_cannot_be_listed_is_not_nothing(base, mode):
+    (base / "closed").mkdir(mode=mode)
+    with unprivileged():
+        async with opened(base) as store:
+            assert not await store.is_empty(anything)
+
+
+async def test_files_of_a_folder_that_is_closed_while_it_is_listed_are_still_listed(base):
+    tree(base, ["closed/deeper/1", "closed/deeper/2", "z"])
+    with unprivileged():
+        async with opened(base) as store:
+            pages = store.list_pages(page_size=1)
+            assert [entry.key for entry in await anext(pages)] == ["closed/deeper/1"]
+            (base / "closed").chmod(0)
+            assert [entry.key async for page in pages for entry in page] == ["closed/deeper/2", "z"]
     (base / "closed").chmod(0o755)
 
 
@@ -455,16 +480,17 @@ async def test_a_name_that_is_not_utf_8_is_listed_and_refused(base, key):
 
 
 LEADING_OUT = ["..", "./a", "a/.", "a/..", "../x", "a/../../x", "a/../a/b", "/etc/passwd"]
-NOWHERE = ["", "/", "//", ".", "a//b", "a/b/", "a/", "x\0y", "\0", "f/below", "f/", "a", "n" * 300, "a/" + "n" * 256, "no"]
+NOWHERE = ["", "/", "//", ".", "a//b", "a/b/", "a/", "x\0y", "\0", "f/below", "f/", "a", "no"]
+TOO_LONG = ["n" * 300, "a/" + "n" * 256]
 
 
-@pytest.mark.parametrize("key", [*LEADING_OUT, *NOWHERE])
+@pytest.mark.parametrize("key", [*LEADING_OUT, *NOWHERE, *TOO_LONG])
 async def test_a_key_that_no_file_has_is_absent_whatever_is_outside(base, tmp_path, key):
     tree(base, ["a/b", "f"])
     secret = put(tmp_path, "x")
     async with opened(base) as store:
         with counting_opens(secret) as opens:
-            for way in ("head", "part", "fetch", "adopt", "is_being_written", "remove"):
+            for way in ("head", "part", "fetch", "adopt", "activity", "remove"):
                 with pytest.raises(NoSuchKey):
                     await ALL_WAYS[way](store, key)
             await store.confirm_absent(key)
@@ -508,6 +534,12 @@ def replaced_by_a_file(base):
     base.write_bytes(b"file")
 
 
+def removed_and_made_anew(base):
+    """The file system may well give it the same inode."""
+    shutil.rmtree(base)
+    base.mkdir()
+
+
 def replaced_further_up(base):
     base.parent.rename(base.parent.with_name("further-up"))
     base.mkdir(parents=True)
@@ -520,6 +552,7 @@ GONE = [
     replaced_by_a_full_folder,
     replaced_by_a_link_to_itself,
     replaced_by_a_file,
+    removed_and_made_anew,
     replaced_further_up,
 ]
 
@@ -553,20 +586,42 @@ async def test_a_base_that_goes_while_it_is_listed_does_not_end_the_listing(tmp_
             [page async for page in listing]
 
 
-async def test_a_base_that_is_unmounted_is_an_error_and_nothing_is_absent(base):
+@pytest.mark.parametrize("how", ["unmounted", "covered"])
+async def test_a_base_that_is_unmounted_or_mounted_over_is_an_error_and_nothing_is_absent(base, how):
     put(base, "file", b"on the disk below")
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "none", base], capture_output=True).returncode != 0:
+    mount = ["mount", "-t", "tmpfs", "none", base]  # every one has the same inode for its root
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("needs the right to mount")
     try:
         put(base, "mounted")
         async with opened(base) as store:
             assert await keys_of(store) == ["mounted"]
-            subprocess.run(["umount", base], check=True)
+            subprocess.run(["umount", "-l", base] if how == "unmounted" else mount, check=True)
             for ask in ALL_WAYS.values():
                 with pytest.raises(NoSuchBucket, match="unmounted"):
                     await ask(store, "mounted")
     finally:
-        subprocess.run(["umount", "-l", base], capture_output=True, check=False)
+        while subprocess.run(["umount", "-l", base], capture_output=True, check=False).returncode == 0:
+            pass
+
+
+async def test_what_is_on_a_disk_beneath_the_base_is_not_absent_once_that_is_unmounted(base):
+    tree(base, ["a", "disk/on the disk below"])
+    (base / "disk" / "on the disk below").unlink()
+    mount = ["mount", "-t", "tmpfs", "none", base / "disk"]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount")
+    try:
+        put(base, "disk/file")
+        async with opened(base) as store:
+            assert await keys_of(store) == ["a", "disk/file"]
+            subprocess.run(["umount", base / "disk"], check=True)
+            for ask in (*OF_A_KEY.values(), ALL_WAYS["confirm_absent"]):
+                with pytest.raises(NoSuchBucket, match="disk"):
+                    await ask(store, "disk/file")
+            await store.confirm_absent("nothing")
+    finally:
+        subprocess.run(["umount", "-l", base / "disk"], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize("path", ["nothing", "file", "loop", "broken", "file/below"])
