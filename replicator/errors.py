@@ -2,6 +2,7 @@
 
 ReplicatorError
 ├── ConfigurationError        wrong usage or settings: tell the user, change nothing        (exit 2)
+│   └── Unreachable           an endpoint that may be wrong, or away: whoever can wait tries again
 ├── Refused                   a brake held back something dangerous; the text says how on   (exit 3)
 ├── PoisonMessage             a notification that can never be understood: dead-letter it
 ├── SourceKeepsChanging       retry later: the source changed in every round we looked at it
@@ -32,6 +33,10 @@ class ReplicatorError(Exception):
 
 class ConfigurationError(ReplicatorError):
     """Wrong usage or settings. The text names the setting and what to write instead."""
+
+
+class Unreachable(ConfigurationError):
+    """Nobody answers where an endpoint should be, or it answers that it cannot now."""
 
 
 class Refused(ReplicatorError):

@@ -77,7 +77,7 @@ def push(folder: Path, target: str | None, **options: Any) -> int:  # noqa: ANN4
     replicator push /var/spool/data s3://archive/data --move --settle 1m
     replicator push ./photos s3://photos --mirror --watch
     """
-    if folder.is_file():
+    if folder.is_file() or (folder.suffix == ".json" and not folder.exists()):
         folder, target = _from_job_file(folder, target, options)
     asked = _asked(options)
     if target is not None:

@@ -11,7 +11,7 @@ from functools import partial
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.report import Report, Reports, open_report
 from replicator.catalogue.opening import catalogue_for, route_name
-from replicator.catalogue.place import state_folder
+from replicator.catalogue.place import catalogue_url, path_of, state_folder
 from replicator.catalogue.report import CatalogueReport
 from replicator.cli.launch import open_crew, shared_limits
 from replicator.cli.options import run_async
@@ -20,6 +20,7 @@ from replicator.cli.route import Keys, Route
 from replicator.cli.run import Files, Run
 from replicator.cli.serve import end_on_sigterm
 from replicator.directory.beneath import Base
+from replicator.errors import ConfigurationError, Unreachable
 from replicator.logs import logger, start_logging
 from replicator.push.agent import Agent
 from replicator.push.disks import check_disks
@@ -48,6 +49,7 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
         else:
             check_disks(base, state_folder(os.environ))
         limits = stack.enter_context(shared_limits(settings))
+        _check_catalogue_is_elsewhere(base, asked)
         catalogue = stack.enter_context(catalogue_for(asked.catalog, os.environ))
         route = route_name(f"{base.path}/", settings.targets[0])
         origin = Origin(base, asked.attributes, catalogue, route)
@@ -56,6 +58,18 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
         if asked.watch:
             return run_async(partial(_go_on, settings, push, asked))
         return _once(settings, push, asked)
+
+
+def _check_catalogue_is_elsewhere(base: Base, asked: Asked) -> None:
+    """Raises ConfigurationError for a catalogue that would be pushed itself, and so change with every push."""
+    path = path_of(catalogue_url(asked.catalog, os.environ))
+    if path is None or not path.absolute().is_relative_to(base.path):
+        return
+    key = str(path.absolute().relative_to(base.path))
+    if asked.plan.keys.includes(key):
+        raise ConfigurationError(
+            f"the catalogue {path} lies in the folder that is pushed: give another --catalog, or --exclude '{key}*'"
+        )
 
 
 def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
@@ -90,8 +104,11 @@ async def _keys(files: SettledFiles | None) -> AsyncIterator[Keys]:
 
 
 async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
-    """Watches until SIGTERM. Raises ConfigurationError when it cannot begin."""
-    await check_sides(settings.targets)
+    """Watches until SIGTERM. Raises ConfigurationError when it cannot begin; a target that is away is waited for."""
+    try:
+        await check_sides(settings.targets)
+    except Unreachable as error:
+        logger.error("%s; it is tried again", error)
     ended = end_on_sigterm()
     async with _watched(asked.metrics_at) as (watched, counting):
         with open_report(asked.report) as lines:
@@ -109,8 +126,8 @@ async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
                         task.cancel()
                     await asyncio.gather(work, stop, return_exceptions=True)
                     report.flush()
-    if not work.cancelled() and (error := work.exception()) is not None:
-        raise error
+    if not work.cancelled() and (defect := work.exception()) is not None:
+        raise defect
     return 0
 
 

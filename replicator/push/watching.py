@@ -143,11 +143,15 @@ class Watch:
                     if self._lost:
                         break
             except OSError as error:
-                logger.warning("cannot watch the folder: %s; everything is looked at in %.0f s", error, BLIND_RESCAN)
+                logger.warning("cannot watch the folder: %s; it is looked at every %.0f s", error, self._blind_pause)
             self._blind, self._lost = True, False
             self._watching.set()
             self._look_now.set()
-            await self._sleep(BLIND_RESCAN)
+            await self._sleep(self._blind_pause)
+
+    @property
+    def _blind_pause(self) -> float:
+        return min(BLIND_RESCAN, self._every)
 
     def _note(self, hints: Sequence[str]) -> None:
         now = self._clock()
@@ -179,7 +183,7 @@ class Watch:
             )
             by_the_clock = False
             if not failures:
-                seconds = BLIND_RESCAN if self._blind else self._every
+                seconds = self._blind_pause if self._blind else self._every
                 try:
                     await asyncio.wait_for(self._look_now.wait(), seconds)
                 except TimeoutError:
@@ -243,6 +247,8 @@ class Watch:
             self._report.add(outcome)
         if not gone and any(outcome.did is Did.KEPT for outcome in outcomes):  # it went after we had looked
             self._pending.touched(key, self._clock())
+        if any(isinstance(outcome.failure, NoSuchBucket) for outcome in outcomes):  # which concerns everything
+            self._look_now.set()
         return not any(outcome.did is Did.FAILED for outcome in outcomes)
 
     async def _is_gone(self, key: str) -> bool:

@@ -6,7 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient
+from replicator.errors import AccessDenied, ConfigurationError, NoSuchBucket, StoreError, Transient, Unreachable
 from replicator.s3.client import Endpoint, Retry, S3Client
 from replicator.s3.credentials import ChainKeys, keys_for
 from replicator.s3.pace import Limits
@@ -79,7 +79,7 @@ async def open_targets(work: Work, *, limits: Limits | None = None) -> AsyncIter
 
 
 async def check_sides(sides: Sequence[Side]) -> None:
-    """Proves that all of them can be reached and listed. Raises ConfigurationError."""
+    """Proves that all of them can be reached and listed. Raises ConfigurationError; Unreachable may pass."""
     for side in sides:
         await check(side)
 
@@ -101,7 +101,7 @@ async def check(side: Side) -> None:
                 f"{side.role.upper()}_BUCKET and {upper}_ENDPOINT"
             ) from error
         except Transient as error:
-            raise ConfigurationError(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
+            raise Unreachable(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
         except StoreError as error:
             hint = "AWS_CA_BUNDLE" if "certificate" in error.detail else f"{upper}_ENDPOINT and {upper}_BUCKET"
             raise ConfigurationError(f"{side.role} {side.location}: {error}: check {hint}") from error

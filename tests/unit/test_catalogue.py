@@ -194,6 +194,24 @@ def test_a_range_has_its_last_key_and_not_the_one_it_comes_after(catalogue, cut)
     assert list(catalogue.known(ROUTE, "", ORDERED[cut])) == ORDERED[: cut + 1]
 
 
+@pytest.mark.parametrize(
+    ("key", "moved"),
+    [
+        ("logs/a", True),
+        ("logs/", True),
+        ("logs", False),
+        ("log/", False),
+        ("logs/b", False),
+        ("other/", False),
+        ("", False),
+    ],
+)
+def test_it_tells_what_was_moved_to_a_key_or_below_one(catalogue, key, moved):
+    catalogue.record([entry("logs/a", State.MOVED), entry("logs/b"), entry("other/c", State.DELETED)])
+    assert catalogue.has_moved(ROUTE, key) is moved
+    assert not catalogue.has_moved("another route", key)
+
+
 def test_only_what_is_uploaded_and_believed_is_known_and_no_more_than_asked_for(catalogue):
     catalogue.record([uploaded(f"k{n}") for n in range(9)])
     catalogue.record([entry("k1", State.MOVED, version="v", etag="e"), entry("k3", version="v")])

@@ -1,0 +1,167 @@
+"""When a file is removed after it was uploaded, and when it stays."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+
+import pytest
+
+from replicator.directory.beneath import Base
+from replicator.directory.store import DirectoryStore
+from replicator.model import Did, MiB
+from replicator.multipart import md5_of
+from replicator.push.jobs import MoveJob
+from replicator.push.settle import Settle, TimePath
+from tests.fakes.memory import MemoryStore, Quirks
+
+NOW = time.time()
+
+
+def put(folder, name, data=b"data", *, age=3600.0):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    os.utime(path, (NOW - age, NOW - age))
+    return path
+
+
+async def move(folder, target, key, *, store=DirectoryStore, **rules):
+    async with store(Base(folder)) as source:
+        given = {"settle": Settle(30), "moved_before": lambda _: False, "overwrite": False, "dry_run": False, **rules}
+        return await MoveJob(source, target, memory=64 * MiB, **given).move(key)
+
+
+async def test_a_file_is_removed_once_its_object_is_there(tmp_path):
+    path, target = put(tmp_path, "a/file"), MemoryStore()
+    outcome = await move(tmp_path, target, "a/file")
+    assert (outcome.did, outcome.reason) == (Did.MOVED, "uploaded, and removed here")
+    assert target.bucket.objects["a/file"].data == b"data"
+    assert not path.exists()
+
+
+async def test_a_file_whose_object_is_there_from_a_run_that_was_cut_off_is_removed(tmp_path):
+    path, target = put(tmp_path, "file"), MemoryStore()
+    target.bucket.write("file", b"data")
+    outcome = await move(tmp_path, target, "file")
+    assert (outcome.did, outcome.reason) == (Did.MOVED, "was there already, and removed here")
+    assert not path.exists()
+
+
+async def test_a_dry_run_only_says_so(tmp_path):
+    path, target = put(tmp_path, "file"), MemoryStore()
+    assert (await move(tmp_path, target, "file", dry_run=True)).did is Did.MOVED
+    assert path.exists()
+    assert not target.bucket.objects
+
+
+async def test_a_file_that_is_open_for_writing_is_not_even_uploaded(tmp_path):
+    path, target = put(tmp_path, "file"), MemoryStore()
+    with path.open("ab"):
+        outcome = await move(tmp_path, target, "file")
+    assert (outcome.did, outcome.reason) == (Did.KEPT, "is still open for writing")
+    assert path.exists()
+    assert not target.bucket.objects
+
+
+class Untold(DirectoryStore):
+    """A file system that does not tell who has a file open."""
+
+    async def activity(self, key):
+        return (await super().activity(key))._replace(written=None)
+
+
+@pytest.mark.parametrize("age", [0.0, 3600.0])
+async def test_where_nobody_tells_who_writes_a_file_its_own_times_count_beside_that_in_its_path(tmp_path, age):
+    path, target = put(tmp_path, "2020-01-01", age=age), MemoryStore()  # its ctime is that of now
+    outcome = await move(tmp_path, target, "2020-01-01", store=Untold, settle=Settle(30, TimePath("%Y-%m-%d")))
+    assert outcome.did is Did.KEPT
+    assert "does not tell" in outcome.reason
+    assert path.exists()
+
+
+async def test_a_file_that_was_written_since_it_was_found_settled_waits(tmp_path):
+    path, target = put(tmp_path, "file", age=5.0), MemoryStore()
+    outcome = await move(tmp_path, target, "file")
+    assert (outcome.did, outcome.reason) == (Did.KEPT, "has changed again")
+    assert path.exists()
+
+
+async def test_a_link_is_left_alone_and_named(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    assert (await move(tmp_path, MemoryStore(), "link")).did is Did.SKIPPED
+    assert (tmp_path / "link").is_symlink()
+
+
+async def test_an_object_that_was_moved_there_before_is_not_lost_to_a_new_file_of_its_name(tmp_path):
+    path, target = put(tmp_path, "log", b"a late line"), MemoryStore()
+    target.bucket.write("log", b"a thousand lines")
+    outcome = await move(tmp_path, target, "log", moved_before=lambda key: key == "log")
+    assert outcome.did is Did.FAILED
+    assert "--overwrite" in outcome.reason
+    assert path.exists()
+    assert target.bucket.objects["log"].data == b"a thousand lines"
+
+
+@pytest.mark.parametrize("rules", [{"overwrite": True}, {"moved_before": lambda _: False}], ids=["told", "not moved"])
+async def test_what_was_not_moved_there_is_replaced_and_what_was_if_that_is_meant(tmp_path, rules):
+    put(tmp_path, "log", b"new")
+    target = MemoryStore()
+    target.bucket.write("log", b"old")
+    assert (await move(tmp_path, target, "log", **{"moved_before": lambda _: True, **rules})).did is Did.MOVED
+    assert target.bucket.objects["log"].data == b"new"
+
+
+@pytest.mark.parametrize("there", [None, b"late"], ids=["gone", "the same"])
+async def test_nothing_is_lost_where_the_object_that_was_moved_is_gone_or_the_same(tmp_path, there):
+    path, target = put(tmp_path, "log", b"late"), MemoryStore()
+    if there is not None:
+        target.bucket.write("log", there)
+    assert (await move(tmp_path, target, "log", moved_before=lambda _: True)).did is Did.MOVED
+    assert not path.exists()
+
+
+async def test_a_stamp_is_not_believed_when_the_bytes_are_others(tmp_path):
+    """A tool that rewrites an object in place and keeps its metadata leaves our stamp on other bytes."""
+    path, target = put(tmp_path, "file", b"mine"), MemoryStore()
+    target.bucket.write("file", b"else")
+    target.bucket.objects["file"] = replace(target.bucket.objects["file"], stamp=md5_of(b"mine").hex())
+    outcome = await move(tmp_path, target, "file")
+    assert outcome.did is Did.FAILED
+    assert path.exists()
+
+
+async def test_where_etags_are_no_digests_the_object_is_read_back(tmp_path):
+    path, target = put(tmp_path, "file"), MemoryStore(quirks=Quirks(own_etags=True))
+    outcome = await move(tmp_path, target, "file")
+    assert outcome.did is Did.MOVED
+    assert target.calls.count("GetObject") >= 1
+    assert not path.exists()
+
+
+async def test_a_target_that_shows_another_object_than_was_sent_keeps_the_file_here(tmp_path):
+    path = put(tmp_path, "file")
+
+    async def step(operation, key):
+        if operation == "HeadObject" and "file" in target.bucket.objects:
+            target.bucket.write("file", b"another writer's")
+
+    target = MemoryStore(step=step)
+    outcome = await move(tmp_path, target, "file")
+    assert outcome.did is Did.FAILED
+    assert path.exists()
+
+
+async def test_a_file_that_changes_while_it_is_uploaded_stays(tmp_path):
+    path = put(tmp_path, "file")
+
+    async def step(operation, key):
+        if operation == "PutObject:answered" and path.read_bytes() == b"data":
+            put(tmp_path, "file", b"newer")
+
+    target = MemoryStore(step=step)
+    outcome = await move(tmp_path, target, "file")
+    assert outcome.did in (Did.MOVED, Did.COPIED, Did.FAILED)
+    kept = path.read_bytes() if path.exists() else target.bucket.objects["file"].data
+    assert kept == b"newer"
