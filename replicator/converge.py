@@ -256,7 +256,7 @@ def _outcome(key: str, one: Progress, began: float, seconds: float) -> Outcome:
 
 
 def _version(state: ObjectState) -> Version:
-    return Version(state.size, state.etag, state.modified, state.version_id, state.changed)
+    return Version(state.size, state.etag, state.modified, state.version_id, state.believable_from)
 
 
 def _same(one: Observed | None, other: Observed | None) -> bool:

@@ -55,14 +55,15 @@ Tags = tuple[tuple[str, str], ...]
 class ObjectState:
     """What a store says an object is, now.
 
-    size: bytes. etag: without quotes. modified: seconds since the epoch, the store's clock. changed: when anything
-    about it changed last, where the store tells that, too (0.0 if not): a writer can set `modified` back, but not this.
+    size: bytes. etag: without quotes. modified: seconds since the epoch, the store's clock.
     etag_is_md5: False when the store says that the ETag is no digest of the bytes (SSE-KMS, SSE-C).
     tag_count: number of tags; a store that has tags announces their number, so 0 when it says nothing.
     parts: number of parts of a multipart object; None when the store does not say (it does not mean 1).
     checksum: (algorithm, value) of the whole object's bytes, when the store knows one.
     stamp: the ETag of the source that this object was copied from, where we had to write it down.
     lost_metadata: number of metadata entries that the store says it could not return as headers.
+    believable_from: when a reading of this version has to have begun for its ETag to be believed later; 0.0 where no
+    two versions share an id.
     """
 
     size: int
@@ -78,7 +79,7 @@ class ObjectState:
     stamp: str | None = None
     archived: bool = False
     lost_metadata: int = 0
-    changed: float = 0.0
+    believable_from: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Version(NamedTuple):
     etag: str
     modified: float
     id: str | None = None
-    changed: float = 0.0
+    believable_from: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ class KeyFilter:
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as what it was made of."""
         return KeyFilter, (self._given,)
+
+    def without(self, beginning: str) -> KeyFilter:
+        """The same, without the keys that begin so."""
+        return KeyFilter([*self._given, Rule(False, f"{glob.escape(beginning)}*")])
 
     def includes(self, key: str) -> bool:
         """Whether the run is about this key."""

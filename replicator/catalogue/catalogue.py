@@ -7,6 +7,7 @@ record ──▶ primary (PostgreSQL, or SQLite) ── is away ──▶ spool 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import deque
@@ -70,7 +71,8 @@ class Catalogue:
         self._primary = primary
         self._spool = spool
         self._clock = clock
-        self._warn = warn
+        self._owner = os.getpid()
+        self._say = warn
         self._pages = pages
         self._lock = threading.Lock()
         self._away_until: float | None = None
@@ -119,7 +121,8 @@ class Catalogue:
             def read() -> None:
                 found.update(self._primary.versions(route, after, upto, limit=limit, believable=True))
 
-            self._attempt(read)
+            if self._there:
+                self._attempt(read)
             if self._spool is not None and self._spooled:
                 found = self._with_spooled(self._spool, found, route, after, upto, limit)
             return {key: pair for key, pair in found.items() if pair is not None}
@@ -132,7 +135,8 @@ class Catalogue:
             def read() -> None:
                 found[0] = self._primary.has_moved(route, key)
 
-            self._attempt(read)
+            if self._there:
+                self._attempt(read)
             if not found[0] and self._spool is not None and self._spooled:
                 with suppress(Away):
                     found[0] = self._spool.has_moved(route, key)
@@ -178,6 +182,16 @@ class Catalogue:
         if text in numbers:
             return {text: numbers[text]}
         return {name: number for name, number in numbers.items() if text is None or text in name}
+
+    def _warn(self, line: str) -> None:
+        """Says it, unless this is a process that was forked: the one that opened it will find the same."""
+        if os.getpid() == self._owner:
+            self._say(line)
+
+    @property
+    def _there(self) -> bool:
+        """Whether there is anything to read; nothing is made by reading."""
+        return not self._primary.is_file or self._primary.is_made() or self._waits
 
     @property
     def _waits(self) -> bool:

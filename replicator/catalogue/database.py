@@ -127,12 +127,12 @@ class Database:
         return self._do(read)
 
     def has_moved(self, route: str, key: str) -> bool:
-        """Whether a file was moved to this key; or, if it ends with "/", to one below it."""
+        """Whether a file was moved to this key, and not uploaded since; or, if it ends with "/", to one below it."""
         column = entries.c
         below = and_(column.key > storable(key), column.key < storable(f"{key}\U0010ffff"))
         one = below if key.endswith("/") else column.key == storable(key)
         here = column.route_id == select(routes.c.id).where(routes.c.name == storable_key(route)).scalar_subquery()
-        wanted = select(column.key).where(here, one, column.state == State.MOVED.value).limit(1)
+        wanted = select(column.key).where(here, one, column.moved_at.is_not(None)).limit(1)
         return self._do(lambda connection: connection.execute(wanted).first() is not None)
 
     def routes(self) -> dict[str, int]:

@@ -7,10 +7,6 @@ from enum import Enum
 
 from replicator.model import Did, Outcome
 
-RACY = 2.0
-"""Seconds before it was read in which a file must not have been written, for its digest to be believed later: it may
-have been written once more within the same tick of its clock, and look the same since."""
-
 
 class State(Enum):
     """What became of a key last. MOVED: uploaded, then removed from the folder."""
@@ -28,7 +24,8 @@ class Entry:
 
     size: bytes. etag: without quotes. modified: of the source. version: the source's name for the version that the
     ETag is of; None when it is not to be believed. uploaded_at: when it was last sent; None when it never was from
-    here. recorded_at: when this became known. Times are seconds since the epoch. error: why it failed, in words.
+    here. moved_at: when a file was removed after that, unless another was sent since: then the object is the only copy.
+    recorded_at: when this became known. Times are seconds since the epoch. error: why it failed, in words.
     """
 
     route: str
@@ -39,6 +36,7 @@ class Entry:
     modified: float | None = None
     version: str | None = None
     uploaded_at: float | None = None
+    moved_at: float | None = None
     recorded_at: float
     error: str = ""
 
@@ -76,12 +74,13 @@ def entry_of(outcome: Outcome, route: str, now: float) -> Entry | None:
         modified=source.modified if source else None,
         version=_believable_version(outcome),
         uploaded_at=now if outcome.did in (Did.COPIED, Did.MOVED) else None,
+        moved_at=now if outcome.did is Did.MOVED else None,
         recorded_at=now,
     )
 
 
 def _believable_version(outcome: Outcome) -> str | None:
     source = outcome.source
-    if source is None or outcome.began - max(source.modified, source.changed) < RACY:
+    if source is None or outcome.began < source.believable_from:
         return None
     return source.id

@@ -12,7 +12,20 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any, overload
 
-from sqlalchemy import BigInteger, Column, DateTime, ForeignKey, Insert, Integer, MetaData, Table, Text, func
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Insert,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    case,
+    func,
+    null,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect, Row
 
@@ -44,6 +57,7 @@ entries = Table(
     Column("modified", DateTime(timezone=True)),
     Column("version", Text),
     Column("uploaded_at", DateTime(timezone=True)),
+    Column("moved_at", DateTime(timezone=True)),
     Column("recorded_at", DateTime(timezone=True), nullable=False),
     Column("error", Text, nullable=False),
     sqlite_with_rowid=False,
@@ -68,6 +82,11 @@ def upsert(dialect: Dialect, *, unless_newer: bool) -> Insert:
         set_={
             **{name: given[name] for name in _REPLACED},
             **{name: func.coalesce(given[name], entries.c[name]) for name in _KEPT},
+            # What was uploaded anew and is still here is the only copy of nothing.
+            "moved_at": case(
+                (given.state == State.UPLOADED.value, null()),
+                else_=func.coalesce(given.moved_at, entries.c.moved_at),
+            ),
         },
         where=given.recorded_at >= entries.c.recorded_at if unless_newer else None,
     )
@@ -86,6 +105,7 @@ def row_of(entry: Entry, route_id: int) -> dict[str, Any]:
         "modified": _moment(entry.modified),
         "version": storable(entry.version) if key == entry.key else None,
         "uploaded_at": _moment(entry.uploaded_at),
+        "moved_at": _moment(entry.moved_at),
         "recorded_at": moment(entry.recorded_at),
         "error": storable(entry.error[:LONGEST_ERROR]),
     }
@@ -102,6 +122,7 @@ def entry_in(row: Row[Any], route: str) -> Entry:
         modified=_seconds(row.modified),
         version=row.version,
         uploaded_at=_seconds(row.uploaded_at),
+        moved_at=_seconds(row.moved_at),
         recorded_at=_seconds(row.recorded_at) or 0.0,
         error=row.error,
     )

@@ -6,9 +6,11 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from replicator.bulk.checkpoint import open_checkpoint
+from replicator.bulk.plan import Plan
 from replicator.bulk.report import Report, Reports, open_report
 from replicator.catalogue.opening import catalogue_for, route_name
 from replicator.catalogue.place import catalogue_url, path_of, state_folder
@@ -20,7 +22,7 @@ from replicator.cli.route import Keys, Route
 from replicator.cli.run import Files, Run
 from replicator.cli.serve import end_on_sigterm
 from replicator.directory.beneath import Base
-from replicator.errors import ConfigurationError, Unreachable
+from replicator.errors import Unreachable
 from replicator.logs import logger, start_logging
 from replicator.push.agent import Agent
 from replicator.push.disks import check_disks
@@ -47,29 +49,27 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
                 logger.warning("another run is moving the files of %s: nothing is done here", base.path)
                 return 0
         else:
-            check_disks(base, state_folder(os.environ))
+            check_disks(base, state_folder(os.environ), remember=not asked.plan.dry_run)
         limits = stack.enter_context(shared_limits(settings))
-        _check_catalogue_is_elsewhere(base, asked)
         catalogue = stack.enter_context(catalogue_for(asked.catalog, os.environ))
         route = route_name(f"{base.path}/", settings.targets[0])
         origin = Origin(base, asked.attributes, catalogue, route)
         moving = None if asked.mirror else Moving(asked.settle, asked.overwrite)
-        push = Push(origin, asked.plan, limits, moving)
+        push = Push(origin, _without_own_files(asked.plan, base, asked), limits, moving)
         if asked.watch:
             return run_async(partial(_go_on, settings, push, asked))
         return _once(settings, push, asked)
 
 
-def _check_catalogue_is_elsewhere(base: Base, asked: Asked) -> None:
-    """Raises ConfigurationError for a catalogue that would be pushed itself, and so change with every push."""
-    path = path_of(catalogue_url(asked.catalog, os.environ))
-    if path is None or not path.absolute().is_relative_to(base.path):
-        return
-    key = str(path.absolute().relative_to(base.path))
-    if asked.plan.keys.includes(key):
-        raise ConfigurationError(
-            f"the catalogue {path} lies in the folder that is pushed: give another --catalog, or --exclude '{key}*'"
-        )
+def _without_own_files(plan: Plan, base: Base, asked: Asked) -> Plan:
+    """Leaves out what this program keeps in the folder, and would change by pushing it."""
+    own = path_of(catalogue_url(asked.catalog, os.environ))
+    for path in (own, state_folder(os.environ)):
+        if path is not None and path.absolute().is_relative_to(base.path):
+            key = str(path.absolute().relative_to(base.path))
+            logger.info("%s is left out: it is kept by this program", key)
+            plan = replace(plan, keys=plan.keys.without(key))
+    return plan
 
 
 def _once(settings: PushSettings, push: Push, asked: Asked) -> int:

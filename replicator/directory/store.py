@@ -36,9 +36,10 @@ THREADS = 8
 REMEMBERED = 20_000
 """ETags that are kept in memory."""
 
-RACY = 2.0
-"""Seconds that a file must have been left alone before it is read, for its version to be believed later: a clock's tick
-lets two writes share a time."""
+TICK, WHOLE_SECONDS = 0.05, 2.0
+"""Seconds for which a file must have been left alone before it is read, for its version to be believed later: two
+writes within a tick of the file system's clock have one time. Some only have whole seconds.
+"""
 
 
 class KnownETags(Protocol):
@@ -308,7 +309,7 @@ class DirectoryStore:
             attributes_of(key, self._common),
             version_id=self._version(found),
             parts=parts_of(etag),
-            changed=found.st_ctime,
+            believable_from=_believable_from(found),
         )
 
     def _version(self, found: os.stat_result) -> str:
@@ -319,7 +320,7 @@ class DirectoryStore:
         return "-".join([*(f"{number:x}" for number in numbers), self._fingerprint]).rstrip("-")
 
     def _remember_if_quiet(self, key: str, found: os.stat_result, etag: str, began: float) -> None:
-        if began - max(found.st_mtime, found.st_ctime) >= RACY:
+        if began >= _believable_from(found):
             self._remember(key, self._version(found), etag)
 
     def _remember(self, key: str, version: str, etag: str) -> None:
@@ -328,3 +329,9 @@ class DirectoryStore:
             self._etags[key] = version, etag
             if len(self._etags) > REMEMBERED:
                 del self._etags[next(iter(self._etags))]
+
+
+def _believable_from(found: os.stat_result) -> float:
+    """By the time of change: a writer can set the other one back."""
+    coarse = found.st_ctime_ns % 1_000_000_000 == 0
+    return found.st_ctime + (WHOLE_SECONDS if coarse else TICK)

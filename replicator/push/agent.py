@@ -23,7 +23,7 @@ from replicator.push.moving import SettledFiles, prepare_folder, tidy_folder
 from replicator.push.notify import hints_of
 from replicator.push.opening import Push, job_of
 from replicator.push.settle import Settle
-from replicator.push.watching import LAST_RETRY, Looked, Watch, Watched, pause
+from replicator.push.watching import Looked, Watch, Watched, pause
 from replicator.s3.store import S3Store
 from replicator.settings import PushSettings
 
@@ -107,8 +107,9 @@ class Agent:
                         self._watched.events(len(hints))
                         changed.set()
             except OSError as error:
-                logger.warning("cannot watch the folder: %s; tried again in %.0f s", error, LAST_RETRY)
-            await asyncio.sleep(LAST_RETRY)
+                logger.warning("cannot watch the folder: %s; tried again in %.0f s", error, pause(1))
+            changed.set()
+            await asyncio.sleep(pause(1))
 
     async def _look(self, deleted: int) -> Looked:
         """Makes everything equal. deleted: what counts against the limit already. Raises ReplicatorError."""

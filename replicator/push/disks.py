@@ -11,8 +11,8 @@ from replicator.directory.beneath import Base
 from replicator.errors import Refused
 
 
-def check_disks(base: Base, state: Path | None) -> None:
-    """Remembers the disks that are there. Raises Refused if one of the run before is not.
+def check_disks(base: Base, state: Path | None, *, remember: bool = True) -> None:
+    """Raises Refused if a disk is missing that was there in the run before. remember: those of this one.
 
     state: folder for what is remembered; None for nowhere. A state that cannot be written or read is none.
     """
@@ -29,7 +29,7 @@ def check_disks(base: Base, state: Path | None) -> None:
             f"{base.path / lost[0]} was a mounted disk when this folder was last pushed, and is none now: nothing was "
             f"done. Mount it; or, if it is gone for good, remove {record}"
         )
-    if now != before:
+    if remember and now != before:
         with suppress(OSError):
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             fresh = record.with_suffix(".new")

@@ -14,12 +14,15 @@ from replicator.bulk.tasks import Pass
 from replicator.compare import compare
 from replicator.converge import Converger
 from replicator.diff import Row, Stretch
-from replicator.directory.store import DirectoryStore
+from replicator.directory.store import Activity, DirectoryStore
 from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchKey, Rejected, StoreError
 from replicator.model import Deletes, Did, Evidence, ObjectState, Outcome, Verdict
 from replicator.push.settle import Settle
 from replicator.reading import digest_of
 from replicator.store import ObjectStore
+
+QUIET = 2.0
+"""Seconds for which a file must have been left alone whose path tells a time that is over."""
 
 
 class MirrorJob:
@@ -111,7 +114,15 @@ class MoveJob:
             return f"changed {age:.0f} s ago, and the system does not tell whether it is open for writing"
         if self._settle.settled_at(key, found.modified) > self._clock():
             return "has changed again"
-        return ""
+        return "" if await self._stays_quiet(key, found) else "is being written, piece by piece"
+
+    async def _stays_quiet(self, key: str, found: Activity) -> bool:
+        """Waits until a file has been left alone for a moment, whatever the time in its path says; whether it was."""
+        wait = min(QUIET, self._settle.seconds) - (self._clock() - found.modified)
+        if not 0.0 < wait <= QUIET:
+            return True
+        await asyncio.sleep(wait)
+        return await self._source.activity(key) == found
 
     async def _check_place(self, key: str) -> None:
         """Raises Rejected if another file was moved to this key before, and is still there: there is no other copy."""

@@ -21,7 +21,7 @@ from replicator.bulk.brakes import MaxDelete
 from replicator.bulk.plan import is_trashed
 from replicator.bulk.report import Report
 from replicator.directory.store import DirectoryStore
-from replicator.errors import NoSuchBucket, Refused, StoreError
+from replicator.errors import AccessDenied, NoSuchBucket, Refused, StoreError
 from replicator.model import Did, Outcome
 from replicator.push.pending import Pending
 from replicator.store import ObjectStore
@@ -132,7 +132,9 @@ class Watch:
 
     async def _listen(self) -> None:
         """Takes in hints; when the watch breaks, begins it anew and has everything looked at."""
+        failures = 0
         while True:
+            began = self._clock()
             try:
                 async for hints in self._hints():
                     if self._blind:  # nobody has told what happened meanwhile
@@ -144,10 +146,11 @@ class Watch:
                         break
             except OSError as error:
                 logger.warning("cannot watch the folder: %s; it is looked at every %.0f s", error, self._blind_pause)
+            failures = failures + 1 if self._clock() - began < LAST_RETRY else 0
             self._blind, self._lost = True, False
             self._watching.set()
             self._look_now.set()
-            await self._sleep(self._blind_pause)
+            await self._sleep(min(pause(failures), self._blind_pause))
 
     @property
     def _blind_pause(self) -> float:
@@ -223,7 +226,11 @@ class Watch:
             self._pending.failed(key, self._clock(), failures + 1)
 
     async def _tree(self, prefix: str) -> bool:
-        """Has everything looked at that either side lists below a prefix."""
+        """Has everything looked at that either side lists below a prefix, or reports why that cannot be listed."""
+        try:
+            await self._source.confirm_absent(prefix)
+        except AccessDenied:
+            return await self._converged(prefix, deletes=False)
         for store in (self._source, self._target):
             async for page in store.list_pages(after=prefix):
                 below = [entry.key for entry in page if entry.key.startswith(prefix)]
@@ -240,12 +247,16 @@ class Watch:
         if gone and not await self._may_delete():
             self._look_now.set()
             return True
-        outcomes = await self._converge(key, gone)
-        if gone and not any(outcome.did is Did.DELETED for outcome in outcomes):
+        return await self._converged(key, deletes=gone)
+
+    async def _converged(self, key: str, *, deletes: bool) -> bool:
+        """Converges a key and reports it; whether that went well. deletes: one that is counted already."""
+        outcomes = await self._converge(key, deletes)
+        if deletes and not any(outcome.did is Did.DELETED for outcome in outcomes):
             self._deleted -= 1
         for outcome in outcomes:
             self._report.add(outcome)
-        if not gone and any(outcome.did is Did.KEPT for outcome in outcomes):  # it went after we had looked
+        if not deletes and any(outcome.did is Did.KEPT for outcome in outcomes):  # it went after we had looked
             self._pending.touched(key, self._clock())
         if any(isinstance(outcome.failure, NoSuchBucket) for outcome in outcomes):  # which concerns everything
             self._look_now.set()

@@ -376,18 +376,6 @@ def test_a_folder_that_is_moved_away_deletes_nothing_is_unwell_and_well_when_it_
         assert watch.follows(90)
 
 
-def test_a_folder_that_is_removed_and_made_anew_deletes_nothing(fake):
-    push, store = fake
-    with watching(push, store, "--rescan", "1s") as watch:
-        before = dict(store.objects)
-        shutil.rmtree(push.folder.path)
-        push.folder.path.mkdir()
-        push.folder.write("other")
-        watch.becomes(503, 20)
-        time.sleep(2)
-        assert store.objects.items() >= before.items()
-
-
 def test_what_is_new_goes_on_while_deletes_are_held_back(fake):
     push, store = fake
     with watching(push, store, "--max-delete", "2") as watch:

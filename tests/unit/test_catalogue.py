@@ -207,9 +207,18 @@ def test_a_range_has_its_last_key_and_not_the_one_it_comes_after(catalogue, cut)
     ],
 )
 def test_it_tells_what_was_moved_to_a_key_or_below_one(catalogue, key, moved):
-    catalogue.record([entry("logs/a", State.MOVED), entry("logs/b"), entry("other/c", State.DELETED)])
+    catalogue.record([entry("logs/a", State.MOVED, moved_at=9.0), entry("logs/b"), entry("other/c", State.DELETED)])
     assert catalogue.has_moved(ROUTE, key) is moved
     assert not catalogue.has_moved("another route", key)
+
+
+def test_what_was_moved_stays_so_through_failures_until_it_is_uploaded_anew(catalogue):
+    catalogue.record([entry("key", State.MOVED, moved_at=9.0)])
+    for state in (State.FAILED, State.SKIPPED, State.FAILED):
+        catalogue.record([entry("key", state)])
+        assert catalogue.has_moved(ROUTE, "key")
+    catalogue.record([uploaded("key")])
+    assert not catalogue.has_moved(ROUTE, "key")
 
 
 def test_only_what_is_uploaded_and_believed_is_known_and_no_more_than_asked_for(catalogue):

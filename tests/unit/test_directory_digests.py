@@ -9,11 +9,12 @@ import random
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
 from replicator.directory.beneath import Base
-from replicator.directory.store import RACY, DirectoryStore
+from replicator.directory.store import TICK, WHOLE_SECONDS, DirectoryStore, _believable_from
 from replicator.errors import ChangedMeanwhile, NoSuchKey
 from replicator.model import Attributes, MiB
 from replicator.store import Pin, Span
@@ -358,31 +359,33 @@ async def test_a_part_of_a_file_makes_nothing_known(file):
         assert await remembered(store) == ""
 
 
-@pytest.mark.parametrize(
-    ("before", "etag"), [(RACY, True), (RACY - 0.1, False), (0, False), (-1, False), (-1e6, False)]
-)
+@pytest.mark.parametrize(("since", "known"), [(TICK + 0.01, True), (TICK - 0.01, False), (0, False), (-60, False)])
+@pytest.mark.parametrize("modified", [1, 1000, -1000])
 @pytest.mark.parametrize("read", ["head", "fetch", "adopt"])
-async def test_a_file_that_was_written_a_moment_before_it_was_read_is_read_again(file, before, etag, read):
-    age(file, before, now=NOW)
-    async with opened(file.parent) as store:
-        await (store.adopt("file", md5(b"0123456789")) if read == "adopt" else READS[read](store, None))
-        assert (await remembered(store) != "") == etag
-
-
-@pytest.mark.parametrize("read", ["head", "fetch", "adopt"])
-async def test_a_file_that_was_changed_a_moment_before_is_read_again_however_old_it_looks(file, read):
-    """As `cp -p` and rsync leave it."""
-    now = file.stat().st_ctime + 0.001
+async def test_a_file_that_was_changed_a_moment_before_is_read_again_however_old_it_looks(
+    file, since, known, modified, read
+):
+    """`cp -p` and rsync set the time of modification back, and nobody that of change."""
+    age(file, modified, now=NOW)
+    now = file.stat().st_ctime + since
     async with opened(file.parent, clock=lambda: now) as store:
         await (store.adopt("file", md5(b"0123456789")) if read == "adopt" else READS[read](store, None))
-        assert await remembered(store) == ""
+        assert (await remembered(store) != "") == known
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "margin"), [(5_000_000_000, WHOLE_SECONDS), (5_123_000_000, TICK), (5_000_000_001, TICK)]
+)
+def test_a_clock_of_whole_seconds_takes_longer_to_tick(nanoseconds, margin):
+    found = SimpleNamespace(st_ctime_ns=nanoseconds, st_ctime=nanoseconds / 1e9)
+    assert _believable_from(found) == pytest.approx(nanoseconds / 1e9 + margin)
 
 
 async def test_the_moment_counts_from_when_reading_began(file):
-    age(file, 1, now=NOW)
-    times = iter([NOW, NOW + 3600])
+    began = file.stat().st_ctime
+    times = iter([began, began + 3600])
 
-    async with opened(file.parent, clock=lambda: next(times, NOW + 7200)) as store:
+    async with opened(file.parent, clock=lambda: next(times, began + 7200)) as store:
         await store.head("file")
         assert await remembered(store) == ""
 

@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("modified", sa.DateTime(timezone=True)),
         sa.Column("version", sa.Text),
         sa.Column("uploaded_at", sa.DateTime(timezone=True)),
+        sa.Column("moved_at", sa.DateTime(timezone=True)),
         sa.Column("recorded_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("error", sa.Text, nullable=False),
         sqlite_with_rowid=False,
