@@ -48,7 +48,7 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
             except InUse:
                 logger.warning("another run is moving the files of %s: nothing is done here", base.path)
                 return 0
-        else:
+        elif not asked.watch:  # which checks at every look
             check_disks(base, state_folder(os.environ), remember=not asked.plan.dry_run)
         limits = stack.enter_context(shared_limits(settings))
         catalogue = stack.enter_context(catalogue_for(asked.catalog, os.environ))
@@ -115,7 +115,16 @@ async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
             recording = CatalogueReport(push.origin.catalogue, push.origin.route, told=watched.catalogue)
             report = Reports(lines, LogReport(), recording, *counting)
             async with open_ends(settings, push.origin, push.limits) as (source, targets):
-                agent = Agent(settings, push, source, targets, every=asked.rescan, report=report, watched=watched)
+                agent = Agent(
+                    settings,
+                    push,
+                    source,
+                    targets,
+                    state=state_folder(os.environ),
+                    every=asked.rescan,
+                    report=report,
+                    watched=watched,
+                )
                 work = asyncio.create_task(agent.mirror() if asked.mirror else agent.move(asked.settle))
                 logger.info("watching %s", push.origin.route)
                 stop = asyncio.create_task(ended.wait())

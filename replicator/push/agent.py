@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from replicator.budget import ByteBudget
 from replicator.bulk.checkpoint import open_checkpoint
@@ -19,6 +20,7 @@ from replicator.converge import Converger
 from replicator.directory.store import DirectoryStore
 from replicator.logs import logger
 from replicator.model import Deletes, Did
+from replicator.push.disks import check_disks
 from replicator.push.moving import SettledFiles, prepare_folder, tidy_folder
 from replicator.push.notify import hints_of
 from replicator.push.opening import Push, job_of
@@ -32,7 +34,10 @@ LEAST_PAUSE = 0.2
 
 
 class Agent:
-    """Pushes one folder for as long as it is not cancelled. every: seconds between looks at everything."""
+    """Pushes one folder for as long as it is not cancelled.
+
+    state: where the disks that were there are remembered. every: seconds between looks at everything.
+    """
 
     def __init__(
         self,
@@ -41,12 +46,14 @@ class Agent:
         source: DirectoryStore,
         targets: list[S3Store],
         *,
+        state: Path | None,
         every: float,
         report: Report,
         watched: Watched,
     ) -> None:
         self._settings, self._push = settings, push
         self._source, self._targets = source, targets
+        self._state = state
         self._every, self._report, self._watched = every, report, watched
 
     async def mirror(self) -> None:
@@ -113,7 +120,7 @@ class Agent:
 
     async def _look(self, deleted: int) -> Looked:
         """Makes everything equal. deleted: what counts against the limit already. Raises ReplicatorError."""
-        self._push.origin.base.note_disks()
+        check_disks(self._push.origin.base, self._state)
         tally = Tally()
         tally.did[Did.DELETED] = deleted
         try:

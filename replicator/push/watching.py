@@ -36,6 +36,9 @@ FLUSH_EVERY = 1.0
 LEAST_BETWEEN = 1.0
 """Seconds between two looks at everything, at least; more when a brake held one back."""
 
+WINDOW = 600.0
+"""Seconds in which no more is deleted than the limit says, by hints and looks together."""
+
 BLIND_RESCAN = 60.0
 """Seconds between looks at everything while the file system tells nothing."""
 
@@ -72,9 +75,9 @@ class Watch:
 
     hints: begins to watch and yields the keys of what changes, with a "/" at the end where that may be true of all
     that is below, and "" for the folder itself; now and then nothing; raises OSError. converge: as of a Converger, told
-    whether it may delete. rescan: looks at everything, told how many objects were deleted since that was last done by
-    the clock; raises ReplicatorError. chosen: whether a key is to be looked at. limit: of the deletes in `every`
-    seconds, after which everything is looked at.
+    whether it may delete. rescan: looks at everything, told how many objects were deleted in this WINDOW; raises
+    ReplicatorError. chosen: whether a key is to be looked at. limit: of the deletes in a WINDOW. every: seconds between
+    two looks at everything.
     """
 
     def __init__(
@@ -171,37 +174,33 @@ class Watch:
             self._look_now.set()
 
     async def _look_at_everything(self) -> None:
-        failures, by_the_clock = 0, True
+        failures, counted_from = 0, self._clock()
         await self._watching.wait()
         while True:
             self._look_now.clear()
             began = self._clock()
-            problem = await self._look(0 if by_the_clock else self._deleted)
-            failures = 0 if problem is None or isinstance(problem, Refused) else failures + 1
+            if began - counted_from >= WINDOW:
+                self._deleted, counted_from = 0, began
+            problem = await self._look()
+            failures = 0 if problem is None else failures + 1
             if problem is None:
                 self._watched.passed(self._clock() - began)
             self._watched.well(None if problem is None else str(problem))
-            await self._sleep(
-                LEAST_BETWEEN if problem is None else min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures, 16))
-            )
-            by_the_clock = False
-            if not failures:
-                seconds = self._blind_pause if self._blind else self._every
-                try:
-                    await asyncio.wait_for(self._look_now.wait(), seconds)
-                except TimeoutError:
-                    by_the_clock = True
+            await self._sleep(LEAST_BETWEEN if problem is None else pause(failures))
+            if problem is None or isinstance(problem, Refused):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._look_now.wait(), self._blind_pause if self._blind else self._every)
 
-    async def _look(self, deleted: int) -> Exception | None:
-        """Looks at everything once; what came in between, which is logged. deleted: since that was last done."""
+    async def _look(self) -> Exception | None:
+        """Looks at everything once; what came in between, which is logged."""
         try:
-            looked = await self._rescan(deleted)
+            looked = await self._rescan(self._deleted)
         except Exception as error:  # noqa: BLE001 - whatever it is, the watch goes on
             self._lost = isinstance(error, NoSuchBucket)
             logger.error("%s", error)
             return error
         self._objects = looked.objects
-        self._deleted = deleted + looked.deleted
+        self._deleted += looked.deleted
         return None
 
     async def _flush(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,7 +15,7 @@ from replicator.directory.beneath import Base
 from replicator.directory.store import DirectoryStore
 from replicator.errors import NoSuchBucket, Refused, Transient
 from replicator.model import Deletes
-from replicator.push.watching import Looked, Watch, Watched
+from replicator.push.watching import WINDOW, Looked, Watch, Watched
 from tests.fakes.memory import MemoryStore
 
 SECONDS = 20.0
@@ -55,7 +56,17 @@ class Site:
 
 
 @asynccontextmanager
-async def watching(site, *, limit=None, chosen=lambda _: True, converge=None, hints=None, concurrency=8, watched=None):
+async def watching(
+    site,
+    *,
+    limit=None,
+    chosen=lambda _: True,
+    converge=None,
+    hints=None,
+    concurrency=8,
+    watched=None,
+    clock=time.monotonic,
+):
     async with DirectoryStore(Base(site.folder)) as source:
         mirror, keep = (Converger(source, [site.target], deletes=deletes) for deletes in (Deletes.MIRROR, Deletes.KEEP))
 
@@ -75,6 +86,7 @@ async def watching(site, *, limit=None, chosen=lambda _: True, converge=None, hi
             report=NoReport(),
             concurrency=concurrency,
             watched=watched or Watched(),
+            clock=clock,
         )
         running = asyncio.create_task(watch.run())
         try:
@@ -126,6 +138,21 @@ async def test_one_after_the_other_they_do_not_get_a_new_limit_from_each_look(si
             await asyncio.sleep(0.3)
         await until(lambda: len(site.looks) > 1)
         assert len(site.there) == 18
+
+
+async def test_after_ten_minutes_there_is_a_new_limit(site):
+    passed = 0.0
+    async with watching(site, limit=MaxDelete(objects=1), clock=lambda: time.monotonic() + passed):
+        for name in ("f00", "f01"):
+            (site.folder / name).unlink()
+        await site.hints.put(["f00", "f01"])
+        await until(lambda: len(site.looks) > 1)
+        assert len(site.there) == 19
+        passed = WINDOW
+        await site.hints.put(["f00", "f01"])  # held back once more, and so everything is looked at
+        await until(lambda: site.looks[-1] == 0 and len(site.looks) > 2)
+        await site.hints.put(["f00", "f01"])
+        await until(lambda: len(site.there) == 18)
 
 
 async def test_before_everything_was_looked_at_nothing_is_deleted(site):
