@@ -147,9 +147,9 @@ class Outcome:
 
     did: what was done. reason: why, in the words of decide or of the error. evidence: what proves that the target
     is equal now. bytes: sent to the target. seconds: spent. not_kept: what the target could not hold, each in
-    words. parts: of the source's object, where it was only looked at. source: the object that the target was made equal
-    to, None where there is none or it was not seen. began: when that was begun, in seconds since the epoch by our own
-    clock. failure: the error, when did is FAILED or SKIPPED. Times are not part of equality.
+    words. parts: of the source's object, where it was only looked at. source: the object that was acted upon, None
+    where there is none or it was not seen. began: when the key was begun, in seconds since the epoch by our own clock.
+    failure: the error, when did is FAILED or SKIPPED. Times, source and failure are not part of equality.
     """
 
     key: str

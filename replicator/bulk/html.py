@@ -13,6 +13,7 @@ from pathlib import Path
 
 from replicator.bulk import charts
 from replicator.errors import ConfigurationError
+from replicator.logs import printable
 from replicator.model import Did, Outcome
 
 MOST_FAILURES = 1000
@@ -200,9 +201,7 @@ def _visible(value: object) -> object:
 
     The template passes each value through this, before it is escaped.
     """
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in value)
+    return printable(value) if isinstance(value, str) else value
 
 
 def _clipped(text: str, most: int) -> str:

@@ -54,9 +54,10 @@ def open_catalogue(
 
 
 class Catalogue:
-    """What became of every key. `record`, `known` and `close` never raise for a database that cannot be used.
+    """What became of every key.
 
-    They may be called from any thread, and wait for the database: some milliseconds, seconds when it does not answer.
+    `record`, `known`, `has_moved` and `close` never raise for a database that cannot be used. They may be called from
+    any thread, and wait for the database: some milliseconds, seconds when it does not answer.
     """
 
     def __init__(

@@ -23,9 +23,10 @@ class Entry:
     """One key of one route.
 
     size: bytes. etag: without quotes. modified: of the source. version: the source's name for the version that the
-    ETag is of; None when it is not to be believed. uploaded_at: when it was last sent; None when it never was from
-    here. moved_at: when a file was removed after that, unless another was sent since: then the object is the only copy.
-    recorded_at: when this became known. Times are seconds since the epoch. error: why it failed, in words.
+    ETag is of; None when it is not to be believed. uploaded_at: when it was last sent, or found to be there when it
+    was moved; None when it never was from here. moved_at: when a file was removed after that, unless another was sent
+    since: then the object is the only copy. recorded_at: when this became known. Times are seconds since the epoch.
+    error: why it failed, in words.
     """
 
     route: str

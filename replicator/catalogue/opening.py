@@ -19,11 +19,14 @@ def catalogue_for(option: str | None, environment: Mapping[str, str]) -> Catalog
 
 def route_name(source: str, target: Side) -> str:
     """A route in words, which tell buckets of one name at two endpoints apart."""
-    return f"{source} -> {target.location}" + (f" at {target.endpoint}" if target.endpoint else "")
+    return f"{source} -> {_place(target)}"
 
 
 def reports_for(catalogue: Catalogue, settings: Settings) -> list[CatalogueReport]:
     """What records the outcomes of a run between buckets: a route for each target."""
-    source = settings.source
-    place = source.location + (f" at {source.endpoint}" if source.endpoint else "")
-    return [CatalogueReport(catalogue, route_name(place, side), target=side.location) for side in settings.targets]
+    source = _place(settings.source)
+    return [CatalogueReport(catalogue, route_name(source, side), target=side.location) for side in settings.targets]
+
+
+def _place(side: Side) -> str:
+    return side.location + (f" at {side.endpoint}" if side.endpoint else "")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import click
 
 from replicator.bulk.report import Report
+from replicator.logs import printable
 from replicator.model import Outcome
 
 
@@ -27,4 +28,4 @@ class EchoingReport:
         self._report.add(outcome)
         line = self._line_of(outcome)
         if line is not None:
-            click.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in line), err=self._err)
+            click.echo(printable(line), err=self._err)

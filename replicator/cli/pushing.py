@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.plan import Plan
@@ -38,7 +40,7 @@ from replicator.settings import PushSettings
 def run_push(settings: PushSettings, asked: Asked) -> int:
     """Runs it; the exit code. Raises ReplicatorError."""
     base = Base(settings.folder)
-    once = asked.mirror and not asked.watch
+    once = asked.mirror and not asked.watch  # which ends with a summary
     with ExitStack() as stack:
         levels = {"LOG_LEVEL": "WARNING"} if once and not os.environ.get("LOG_LEVEL") else {}
         stack.enter_context(start_logging({**os.environ, **levels}, json=asked.log_json))
@@ -62,11 +64,17 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
 
 
 def _without_own_files(plan: Plan, base: Base, asked: Asked) -> Plan:
-    """Leaves out what this program keeps in the folder, and would change by pushing it."""
-    own = path_of(catalogue_url(asked.catalog, os.environ))
-    for path in (own, state_folder(os.environ)):
-        if path is not None and path.absolute().is_relative_to(base.path):
-            key = str(path.absolute().relative_to(base.path))
+    """Leaves out what this program keeps in the folder, and changes by pushing: catalogue, state, report and log."""
+    log = os.environ.get("LOG_PATH")
+    own = [
+        (path_of(catalogue_url(asked.catalog, os.environ)), ""),  # and what SQLite has beside it
+        (state_folder(os.environ), "/"),
+        (asked.report, ""),
+        (Path(log) if log else None, ""),
+    ]
+    for path, end in own:
+        if path is not None and path.resolve().is_relative_to(base.path):
+            key = f"{path.resolve().relative_to(base.path)}{end}"
             logger.info("%s is left out: it is kept by this program", key)
             plan = replace(plan, keys=plan.keys.without(key))
     return plan
@@ -125,19 +133,25 @@ async def _go_on(settings: PushSettings, push: Push, asked: Asked) -> int:
                     report=report,
                     watched=watched,
                 )
-                work = asyncio.create_task(agent.mirror() if asked.mirror else agent.move(asked.settle))
                 logger.info("watching %s", push.origin.route)
-                stop = asyncio.create_task(ended.wait())
                 try:
-                    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+                    await _until(ended, agent.mirror() if asked.mirror else agent.move(asked.settle))
                 finally:
-                    for task in (work, stop):
-                        task.cancel()
-                    await asyncio.gather(work, stop, return_exceptions=True)
                     report.flush()
-    if not work.cancelled() and (defect := work.exception()) is not None:
-        raise defect
     return 0
+
+
+async def _until(ended: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Works until that is set. Raises what the work has died of."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(ended.wait())
+    try:
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+    finally:
+        for task in (working, waiting):
+            task.cancel()
+        await asyncio.gather(working, waiting, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -144,6 +144,11 @@ def names_of(key: str) -> list[str]:
     return names
 
 
+def names_of_folder(prefix: str) -> list[str]:
+    """The names that lead to a folder, of its keys' common beginning: ["a", "b"] of "a/b/"."""
+    return prefix.split("/")[:-1]
+
+
 def meant_by(error: OSError, key: str) -> StoreError:
     """What an error of the system about a file means."""
     words = _words(error)

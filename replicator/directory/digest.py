@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from replicator.errors import ChangedMeanwhile
 from replicator.model import MiB
-from replicator.multipart import Layout, Part, composite_etag, default_layout, md5_of
+from replicator.multipart import Layout, Part, composite_etag, default_layout, guess_layout, md5_of, parts_of
 
 SINGLE = 32 * MiB
 """Bytes up to which a file is sent in one request."""
@@ -23,6 +23,15 @@ BLOCK = MiB
 def layout_of(size: int) -> Layout | None:
     """How a file of that size is cut into parts; None for one that is sent as a whole."""
     return default_layout(size, PART_SIZE) if size > SINGLE else None
+
+
+def layout_by_etag(size: int, etag: str) -> Layout | None:
+    """How a file is likely cut whose ETag has that many parts: as here, or in parts of a usual size."""
+    count = parts_of(etag)
+    if count is None:
+        return None
+    layout = layout_of(size)
+    return layout if layout is not None and len(layout) == count else guess_layout(size, count)
 
 
 def etag_of_bytes(data: memoryview) -> str:

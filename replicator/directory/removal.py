@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
-from replicator.directory.beneath import Base, meant_by
+from replicator.directory.beneath import Base, meant_by, names_of_folder
 from replicator.errors import ChangedMeanwhile, NoSuchBucket, Rejected, StoreError
 
 ASIDE = ".replicator-moving-"
@@ -47,7 +47,7 @@ def is_being_written(folder: int, name: str, key: str) -> bool | None:
 def remove(folder: int, name: str, key: str, is_the_one: Callable[[os.stat_result], bool]) -> None:
     """Removes a file if it is the one that is meant, and nobody has it open to write, as far as that can be told.
 
-    Raises ChangedMeanwhile otherwise, AccessDenied, and Rejected if it could not be put back.
+    Raises StoreError: ChangedMeanwhile otherwise, Rejected if it could not be put back.
     """
     with _opened(folder, name, key) as descriptor, _one_at_a_time:
         seen = os.fstat(descriptor)
@@ -71,8 +71,8 @@ def survey(base: Base, moment: float) -> Surveyed:
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
-        with suppress(StoreError, OSError), base.folder(_parts(prefix), to_list=True) as folder:
-            if _parts(prefix)[-1:] and _parts(prefix)[-1].startswith(ASIDE):
+        with suppress(StoreError, OSError), base.folder(names_of_folder(prefix), to_list=True) as folder:
+            if names_of_folder(prefix)[-1:] and names_of_folder(prefix)[-1].startswith(ASIDE):
                 found.aside.append(prefix)
             elif prefix and os.fstat(folder).st_mtime < moment:
                 found.old.append(prefix)
@@ -85,7 +85,7 @@ def put_all_back(base: Base, aside: list[str]) -> list[str]:
     """Puts back what a crash has left aside; the keys of what could not be, since a newer file is in its place."""
     left = []
     for prefix in aside:
-        parts = _parts(prefix)
+        parts = names_of_folder(prefix)
         with suppress(StoreError, OSError), base.folder(parts[:-1]) as folder:
             with base.folder(parts, to_list=True) as beside:
                 for name in os.listdir(beside):
@@ -104,7 +104,7 @@ def remove_emptied(base: Base, folders: list[str], is_ours: Callable[[str], bool
     """
     removed = []
     for prefix in sorted(folders, reverse=True):
-        names = _parts(prefix)
+        names = names_of_folder(prefix)
         try:
             with base.folder(names, to_list=True) as folder, os.scandir(folder) as entries:
                 if next(entries, None) is not None or not is_ours(prefix):
@@ -117,10 +117,6 @@ def remove_emptied(base: Base, folders: list[str], is_ours: Callable[[str], bool
             continue
         removed.append(prefix)
     return removed
-
-
-def _parts(prefix: str) -> list[str]:
-    return prefix.split("/")[:-1]
 
 
 @contextmanager

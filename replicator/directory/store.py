@@ -8,38 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import stat
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from threading import Lock
 from typing import NamedTuple, Protocol, TypeVar
 
 from replicator.directory.attributes import attributes_of, fingerprint
 from replicator.directory.beneath import Base, meant_by, names_of
-from replicator.directory.digest import etag_of_bytes, etag_of_file, layout_of, read_into
+from replicator.directory.digest import etag_of_bytes, etag_of_file, layout_by_etag, layout_of, read_into
 from replicator.directory.removal import is_being_written, remove
+from replicator.directory.versions import Remembered, believable_from, version_of
 from replicator.directory.walk import Found, is_empty, walk
 from replicator.errors import AccessDenied, ChangedMeanwhile, NoSuchKey
 from replicator.model import Attributes, Listed, ObjectState, Tags
-from replicator.multipart import Layout, guess_layout, is_md5, parts_of
+from replicator.multipart import Layout, is_md5, parts_of
 from replicator.store import Fetched, Load, Pin, Span
 
 Result = TypeVar("Result")
 
 THREADS = 8
 """Files that are read at once: disks and file servers answer several at a time."""
-
-REMEMBERED = 20_000
-"""ETags that are kept in memory."""
-
-TICK, WHOLE_SECONDS = 0.05, 2.0
-"""Seconds for which a file must have been left alone before it is read, for its version to be believed later: two
-writes within a tick of the file system's clock have one time. Some only have whole seconds.
-"""
 
 
 class KnownETags(Protocol):
@@ -83,8 +74,7 @@ class DirectoryStore:
         self._fingerprint = fingerprint(common)
         self._known = known
         self._clock = clock
-        self._etags: dict[str, tuple[str, str]] = {}
-        self._remembering = Lock()
+        self._etags = Remembered()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
 
     async def __aenter__(self) -> DirectoryStore:
@@ -155,7 +145,7 @@ class DirectoryStore:
     async def remove(self, key: str, version_id: str | None) -> None:
         """Removes the file if it still is of this version, and nobody is writing it.
 
-        Raises ChangedMeanwhile if not, NoSuchKey, AccessDenied.
+        Raises StoreError: ChangedMeanwhile if not, Rejected if it could not be put back.
         """
         await self._in_thread(lambda: self._remove(key, version_id))
 
@@ -186,22 +176,21 @@ class DirectoryStore:
             return []
         if self._known is not None:
             for key, pair in self._known.known(after, found[-1].key).items():
-                self._remember(key, *pair)
+                self._etags.put(key, *pair)
         return [self._listed(one) for one in found]
 
     def _listed(self, found: Found) -> Listed:
         if found.stat is None:
             return Listed(found.key, 0, "", 0.0)
-        version, etag = self._etags.get(found.key, ("", ""))
-        known = version == self._version(found.stat)
-        return Listed(found.key, found.stat.st_size, etag if known else "", 0.0 if known else found.stat.st_mtime)
+        etag = self._etags.get(found.key, self._version(found.stat))
+        return Listed(found.key, found.stat.st_size, etag or "", 0.0 if etag else found.stat.st_mtime)
 
     def _head(self, key: str, part: int | None) -> ObjectState:
         if key.endswith("/"):
             self._look_into_folder(key)
         with self._base.file(key) as (folder, name, found):
             etag = self._etag(key, folder, name, found, layout_of(found.st_size))
-            layout = self._layout_of(found.st_size, etag)
+            layout = layout_by_etag(found.st_size, etag)
         state = self._state(key, found, etag)
         if part is None or layout is None:
             return state
@@ -211,9 +200,8 @@ class DirectoryStore:
         return ObjectState(sizes, etag, state.modified, version_id=state.version_id, parts=len(layout))
 
     def _etag(self, key: str, folder: int, name: str, found: os.stat_result, layout: Layout | None) -> str:
-        version = self._version(found)
-        remembered, etag = self._etags.get(key, ("", ""))
-        return etag if remembered == version else self._read_etag(key, folder, name, found, layout)
+        known = self._etags.get(key, self._version(found))
+        return known or self._read_etag(key, folder, name, found, layout)
 
     def _read_etag(self, key: str, folder: int, name: str, found: os.stat_result, layout: Layout | None) -> str:
         began = self._clock()
@@ -225,19 +213,12 @@ class DirectoryStore:
 
     def _adopt(self, key: str, etag: str) -> None:
         with self._base.file(key) as (folder, name, found):
-            if self._etags.get(key, ("", ""))[0] == self._version(found):
+            if self._etags.get(key, self._version(found)) is not None:
                 return
             began = self._clock()
-            layout = self._layout_of(found.st_size, etag)
+            layout = layout_by_etag(found.st_size, etag)
             if (is_md5(etag) or layout is not None) and self._read_etag(key, folder, name, found, layout) == etag:
                 self._remember_if_quiet(key, found, etag, began)
-
-    def _layout_of(self, size: int, etag: str) -> Layout | None:
-        count = parts_of(etag)
-        if count is None:
-            return None
-        layout = layout_of(size)
-        return layout if layout is not None and len(layout) == count else guess_layout(size, count)
 
     def _fetch(self, key: str, limit: int, span: Span | None, pin: Pin | None, into: memoryview | None) -> Fetched:
         began = self._clock()
@@ -309,29 +290,12 @@ class DirectoryStore:
             attributes_of(key, self._common),
             version_id=self._version(found),
             parts=parts_of(etag),
-            believable_from=_believable_from(found),
+            believable_from=believable_from(found),
         )
 
     def _version(self, found: os.stat_result) -> str:
-        """Names this file with these bytes and attributes. Its change time tells of writes that kept the other one."""
-        if not stat.S_ISREG(found.st_mode):
-            return ""
-        numbers = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return "-".join([*(f"{number:x}" for number in numbers), self._fingerprint]).rstrip("-")
+        return version_of(found, self._fingerprint)
 
     def _remember_if_quiet(self, key: str, found: os.stat_result, etag: str, began: float) -> None:
-        if began >= _believable_from(found):
-            self._remember(key, self._version(found), etag)
-
-    def _remember(self, key: str, version: str, etag: str) -> None:
-        with self._remembering:
-            self._etags.pop(key, None)
-            self._etags[key] = version, etag
-            if len(self._etags) > REMEMBERED:
-                del self._etags[next(iter(self._etags))]
-
-
-def _believable_from(found: os.stat_result) -> float:
-    """By the time of change: a writer can set the other one back."""
-    coarse = found.st_ctime_ns % 1_000_000_000 == 0
-    return found.st_ctime + (WHOLE_SECONDS if coarse else TICK)
+        if began >= believable_from(found):
+            self._etags.put(key, self._version(found), etag)

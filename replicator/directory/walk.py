@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from replicator.directory.beneath import Base, meant_by
+from replicator.directory.beneath import Base, meant_by, names_of_folder
 from replicator.errors import AccessDenied, NoSuchKey, NotAnObject
 
 
@@ -61,7 +61,7 @@ def is_empty(base: Base, chosen: Callable[[str], bool]) -> bool:
     while waiting:
         prefix = waiting.pop()
         try:
-            with base.folder(_parts(prefix), to_list=True) as folder, os.scandir(folder) as entries:
+            with base.folder(names_of_folder(prefix), to_list=True) as folder, os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{prefix}{entry.name}/")
@@ -79,7 +79,7 @@ def is_empty(base: Base, chosen: Callable[[str], bool]) -> bool:
 def _names(base: Base, prefix: str, after: str) -> list[str]:
     """What is in a folder, sorted; folders with "/" at the end. Only what may lead to keys after `after`."""
     try:
-        with base.folder(_parts(prefix), to_list=True) as folder, os.scandir(folder) as entries:
+        with base.folder(names_of_folder(prefix), to_list=True) as folder, os.scandir(folder) as entries:
             names = [f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name for entry in entries]
     except OSError as error:
         raise meant_by(error, prefix) from error
@@ -90,15 +90,11 @@ def _names(base: Base, prefix: str, after: str) -> list[str]:
     return sorted(names)
 
 
-def _leads_to(name: str, key: str) -> bool:
-    return name[-1] == "/" and key.startswith(name)
-
-
 def _look(base: Base, prefix: str, names: list[str]) -> list[Found]:
     if not names:
         return []
     try:
-        with base.folder(_parts(prefix)) as folder:
+        with base.folder(names_of_folder(prefix)) as folder:
             found = [_stat(folder, prefix, name) for name in names]
     except (NoSuchKey, NotAnObject):
         return []
@@ -117,7 +113,3 @@ def _stat(folder: int, prefix: str, name: str) -> Found | None:
         if isinstance(meaning, AccessDenied):
             return Found(prefix + name, None)
         raise meaning from error
-
-
-def _parts(prefix: str) -> list[str]:
-    return prefix.split("/")[:-1]

@@ -16,7 +16,7 @@ from replicator.converge import Converger
 from replicator.diff import Row, Stretch
 from replicator.directory.store import Activity, DirectoryStore
 from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchKey, Rejected, StoreError
-from replicator.model import Deletes, Did, Evidence, ObjectState, Outcome, Verdict
+from replicator.model import Deletes, Did, Evidence, ObjectState, Outcome, Verdict, Version
 from replicator.push.settle import Settle
 from replicator.reading import digest_of
 from replicator.store import ObjectStore
@@ -98,7 +98,7 @@ class MoveJob:
         if outcome.failure is not None or outcome.source is None:
             return outcome
         try:
-            return await self._remove(outcome)
+            return await self._remove(outcome, outcome.source)
         except ChangedMeanwhile as error:
             return replace(outcome, reason=f"{outcome.reason}; left here: {error.detail}")
         except StoreError as error:
@@ -138,11 +138,11 @@ class MoveJob:
             )
             raise Rejected("PutObject", key, words)
 
-    async def _remove(self, outcome: Outcome) -> Outcome:
+    async def _remove(self, outcome: Outcome, source: Version) -> Outcome:
         """Removes what is proved to be at the target. Raises StoreError when it is not, or not any more what it was."""
-        key, source = outcome.key, outcome.source
+        key = outcome.key
         state = await self._source.head(key)
-        if source is None or (state.version_id, state.etag) != (source.id, source.etag):
+        if (state.version_id, state.etag) != (source.id, source.etag):
             raise ChangedMeanwhile("stat", key, "the file has changed since it was uploaded")
         if not await self._is_there(key, state):
             raise Corrupted("HeadObject", key, "the target does not hold what was uploaded")

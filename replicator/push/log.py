@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from replicator.logs import logger
 from replicator.model import Did, Outcome
-
-logger = logging.getLogger("replicator")
-
-SILENT = frozenset({Did.IN_SYNC})
 
 
 class LogReport:
@@ -16,7 +13,7 @@ class LogReport:
 
     def add(self, outcome: Outcome) -> None:
         """Logs one outcome."""
-        if outcome.did in SILENT:
+        if outcome.did is Did.IN_SYNC:
             return
         level = logging.WARNING if outcome.did in (Did.FAILED, Did.SKIPPED, Did.KEPT) else logging.INFO
         if logger.isEnabledFor(level):

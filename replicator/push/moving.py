@@ -1,4 +1,4 @@
-"""Finds the files that are to be moved: those that are settled."""
+"""The folder of a move: what is settled in it, what a crash left aside, what it left empty."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ seems empty, is left to a look at everything, which has its brakes, and says wha
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -22,11 +21,10 @@ from replicator.bulk.plan import is_trashed
 from replicator.bulk.report import Report
 from replicator.directory.store import DirectoryStore
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, StoreError
+from replicator.logs import logger
 from replicator.model import Did, Outcome
 from replicator.push.pending import Pending
 from replicator.store import ObjectStore
-
-logger = logging.getLogger("replicator")
 
 FIRST_RETRY, LAST_RETRY = 2.5, 60.0
 """Seconds between tries of what concerns everything."""
@@ -58,9 +56,10 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Who is told of the work. pending: keys that wait. passed: seconds that a look at everything took.
+    """Who is told of the work.
 
-    well: None, or why not. catalogue: whether it takes what it is given.
+    pending: keys that wait or are worked on. passed: seconds that a look at everything took. well: None, or why not.
+    catalogue: whether it takes what it is given.
     """
 
     events: Callable[[int], None] = lambda _: None

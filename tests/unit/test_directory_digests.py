@@ -14,7 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 from replicator.directory.beneath import Base
-from replicator.directory.store import TICK, WHOLE_SECONDS, DirectoryStore, _believable_from
+from replicator.directory.store import DirectoryStore
+from replicator.directory.versions import TICK, WHOLE_SECONDS, believable_from
 from replicator.errors import ChangedMeanwhile, NoSuchKey
 from replicator.model import Attributes, MiB
 from replicator.store import Pin, Span
@@ -378,7 +379,7 @@ async def test_a_file_that_was_changed_a_moment_before_is_read_again_however_old
 )
 def test_a_clock_of_whole_seconds_takes_longer_to_tick(nanoseconds, margin):
     found = SimpleNamespace(st_ctime_ns=nanoseconds, st_ctime=nanoseconds / 1e9)
-    assert _believable_from(found) == pytest.approx(nanoseconds / 1e9 + margin)
+    assert believable_from(found) == pytest.approx(nanoseconds / 1e9 + margin)
 
 
 async def test_the_moment_counts_from_when_reading_began(file):
