@@ -13,5 +13,5 @@ def parse_duration(text: str, option: str) -> float:
     """Seconds of "90s", "30m", "36h", "7d" or "2w". Raises ConfigurationError, which names the option."""
     found = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip(), re.ASCII)
     if found is None:
-        raise ConfigurationError(f"{option} {text!r}: must be a number and a unit, as 36h or 7d")
+        raise ConfigurationError(f"{option} {text!r}: must be a number and a unit, as 30s, 36h or 7d")
     return float(int(found[1]) * _SECONDS[found[2]])

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError, ReplicatorError
-from replicator.settings import Side, read_side
+from replicator.sides import Side, read_side
 
 Method = Literal["get", "put"]
 METHODS: tuple[Method, ...] = get_args(Method)

@@ -58,12 +58,14 @@ def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: Ma
     if counts.source == 0:
         raise Refused(
             f"{source} lists no object, the targets list {max(counts.targets):,}: nothing was deleted. Check the "
-            "source's bucket and prefix; to empty a target on purpose, delete its objects there"
+            "source's bucket and prefix, or that the folder is mounted; to empty a target on purpose, delete its "
+            "objects there"
         )
     for name, extra, objects in zip(targets, counts.extra, counts.targets, strict=True):
         if extra and not limit.allows(before + extra, before + objects):
             share = 100 * extra / objects
+            so_far = f"{before:,} were deleted before, and these stay" if before else "nothing was deleted"
             raise Refused(
-                f"{extra:,} of the {objects:,} objects at {name} ({share:.1f} %) are not at the source: nothing was "
-                f"deleted. If they are to go, say --max-delete {before + extra}; --dry-run names them"
+                f"{extra:,} of the {objects:,} objects at {name} ({share:.1f} %) are not at the source: {so_far}. "
+                f"If they are to go, say --max-delete {before + extra}; --dry-run names them"
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 
-from replicator.catalogue.place import SQLITE
+from replicator.catalogue.place import NO_CATALOGUE, SQLITE
 from replicator.errors import ConfigurationError
 
 CONNECT_SECONDS = 3
@@ -35,7 +35,7 @@ def open_engine(url: str, *, create: bool) -> Engine:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         elif not path.exists():
-            raise ConfigurationError("there is no catalogue yet: a run that is given it makes one")
+            raise ConfigurationError(NO_CATALOGUE)
         return _sqlite_engine(place)
     given = {"connect_timeout": CONNECT_SECONDS, "application_name": "replicator"}
     arguments = {name: value for name, value in given.items() if name not in place.query}

@@ -8,7 +8,8 @@ from replicator.catalogue.catalogue import Catalogue, open_catalogue
 from replicator.catalogue.place import catalogue_url, spool_path
 from replicator.catalogue.report import CatalogueReport
 from replicator.logs import logger
-from replicator.settings import Settings, Side
+from replicator.settings import Settings
+from replicator.sides import Side
 
 
 def catalogue_for(option: str | None, environment: Mapping[str, str]) -> Catalogue:

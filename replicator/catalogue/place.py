@@ -21,6 +21,11 @@ from replicator.errors import ConfigurationError
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
+NO_CATALOGUE = (
+    "there is no catalogue yet: a run that is given it makes one; that of a service is where its XDG_STATE_HOME says "
+    "(infra/: /var/lib)"
+)
+
 POSTGRESQL = "postgresql+psycopg"
 SQLITE = "sqlite"
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from replicator.catalogue.engines import transaction
+from replicator.catalogue.place import NO_CATALOGUE
 from replicator.errors import ConfigurationError
 
 HEAD = "0001"
@@ -37,7 +38,7 @@ def bring_up_to_date(engine: Engine, *, create: bool, scripts: Path = SCRIPTS, h
     if found == head:
         return
     if found is None and not create:
-        raise ConfigurationError("there is no catalogue yet: a run that is given it makes one")
+        raise ConfigurationError(NO_CATALOGUE)
     if found is not None and found > head:
         raise ConfigurationError(f"the catalogue is of a newer version ({found}, here {head}): upgrade this program")
     if engine.dialect.name == "sqlite":

@@ -13,7 +13,8 @@ from pathlib import Path
 from replicator.bulk.filters import KeyFilter
 from replicator.errors import ConfigurationError
 from replicator.s3.opening import check, open_store
-from replicator.settings import Settings, split_location
+from replicator.settings import Settings
+from replicator.sides import split_location
 
 BATCH = 256
 """Keys that a worker gets at once."""

@@ -15,7 +15,8 @@ import click
 
 from replicator.bulk.filters import KeyFilter, Rule
 from replicator.errors import ConfigurationError
-from replicator.settings import Settings, read_config, split_location
+from replicator.settings import Settings
+from replicator.sides import read_config, split_location
 
 Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -9,7 +9,7 @@ import click
 
 from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError
-from replicator.settings import Role, Side, read_config, read_side, split_location
+from replicator.sides import Role, Side, read_config, read_side, split_location
 from replicator.urls import METHODS, Method
 
 

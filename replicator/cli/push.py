@@ -20,7 +20,8 @@ from replicator.errors import ConfigurationError
 from replicator.model import Attributes, Deletes
 from replicator.push.job_file import TIME_PATH, read_job_file
 from replicator.push.settle import Settle, TimePath
-from replicator.settings import PushSettings, read_config
+from replicator.settings import PushSettings
+from replicator.sides import read_config
 
 SETTLE, RESCAN = "30s", "10m"
 
@@ -57,12 +58,16 @@ class Asked:
 @click.option("--rescan", metavar="TIME", help=f"With --watch: look at everything so often.  [default: {RESCAN}]")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="For all objects: Cache-Control ...")
 @click.option("--metadata", multiple=True, metavar="NAME=VALUE", help="User metadata for all objects.")
-@click.option("--max-delete", metavar="N|P%", help="Delete no more, else nothing.  [default: 10%, or 100 objects]")
+@click.option(
+    "--max-delete",
+    metavar="N|P%",
+    help="Delete no more, else nothing.  [default: 100, or 10% if that is more]",
+)
 @click.option("--trash", metavar="PREFIX", help="Move there, below the target, instead of deleting.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--catalog", metavar="URL", help="postgresql://..., or a file ending in .db: see `replicator ls --help`.")
 @click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="With --watch: /metrics and /healthz, as :9108.")
-@click.option("--log-json", is_flag=True, help="Log lines of JSON. LOG_METHOD, LOG_PATH, LOG_LEVEL: see README.md.")
+@click.option("--log-json", is_flag=True, help="Log lines of JSON. LOG_METHOD and so on: docs/SERVICES.md.")
 @click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.")
 @target_options
 @run_options
@@ -105,7 +110,9 @@ _SETTINGS = (
 def _asked(options: Mapping[str, Any]) -> Asked:
     """What the options come to. Raises ConfigurationError for those that contradict each other."""
     mirror, move, watch = (options[name] for name in ("mirror", "move", "watch"))
-    if mirror == move:
+    if mirror and move:
+        raise ConfigurationError("--mirror and --move: give one of them")
+    if not (mirror or move):
         raise ConfigurationError("give --mirror, to make the bucket equal, or --move, to move the files there")
     _check_alone(options, "--move", not mirror, ("settle", "time_path"))
     _check_alone(options, "--mirror", mirror, ("max_delete", "trash"))
@@ -147,6 +154,8 @@ def _check_alone(options: Mapping[str, Any], needed: str, given: bool, names: Se
 
 def _from_job_file(path: Path, target: str | None, options: dict[str, Any]) -> tuple[Path, str]:
     """Folder and bucket of a CONFIG.json, which is the same as --move with its --time-path."""
+    if path.suffix != ".json" and path.exists():
+        raise ConfigurationError(f"{path}: is a file: give its folder, and --exclude '*' --include for it alone")
     if target is not None or options["mirror"]:
         raise ConfigurationError(f"{path}: tells the bucket, and that files are moved: give no TARGET, and no --mirror")
     job = read_job_file(path)

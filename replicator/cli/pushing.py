@@ -92,8 +92,9 @@ def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
         keys=partial(_keys, None if asked.mirror else files),
         if_empty="has no file" if asked.mirror else "",
     )
-    reports: list[Report] = [LogReport()]
+    reports: list[Report] = []
     if not plan.dry_run:
+        reports.append(LogReport())
         reports.append(CatalogueReport(push.origin.catalogue, push.origin.route))
     with ExitStack() as stack:
         crew = stack.enter_context(open_crew(settings, partial(open_push_worker, push=push)))

@@ -14,7 +14,7 @@ import click
 
 from replicator.cli.options import STOP_WITHIN, run_async
 from replicator.errors import ConfigurationError
-from replicator.settings import read_config
+from replicator.sides import read_config
 from replicator.urls import UrlPolicy, location_of_urls
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def serve(metrics_at: str | None, urls_at: str | None, config: Path | None) -> i
     temporary keys ends with them.
 
     \b
-    URLS_PREFIXES=reports URLS_TOKEN=... replicator serve --urls 127.0.0.1:8080 --metrics :9108
+    export URLS_TOKEN=$(openssl rand -hex 32)
+    URLS_BUCKET=my-bucket URLS_PREFIXES=reports replicator serve --urls 127.0.0.1:8080 --metrics :9108
     curl -H "Authorization: Bearer $URLS_TOKEN" -d '{"key": "reports/1.pdf", "expires": "15m"}' localhost:8080/urls
     """
     if metrics_at is None and urls_at is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from replicator.errors import NotAnObject
 from replicator.logs import logger
 from replicator.model import Did, Outcome
 
@@ -17,8 +18,8 @@ class LogReport:
             return
         level = logging.WARNING if outcome.did in (Did.FAILED, Did.SKIPPED, Did.KEPT) else logging.INFO
         if logger.isEnabledFor(level):
-            words = "%s %s: %s (%s)"
-            logger.log(level, words, outcome.did.value, outcome.key, outcome.reason, outcome.target)
+            reason = outcome.failure.detail if isinstance(outcome.failure, NotAnObject) else outcome.reason
+            logger.log(level, "%s %s: %s (%s)", outcome.did.value, outcome.key, reason, outcome.target)
 
     def flush(self) -> None:
         """Does nothing."""

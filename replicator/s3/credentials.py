@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicator.errors import AccessDenied, ConfigurationError
 from replicator.s3.signing import Keys
-from replicator.settings import Side
+from replicator.sides import Side
 
 if TYPE_CHECKING:
     from botocore.credentials import Credentials

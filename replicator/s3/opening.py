@@ -11,7 +11,8 @@ from replicator.s3.client import Endpoint, Retry, S3Client
 from replicator.s3.credentials import ChainKeys, keys_for
 from replicator.s3.pace import Limits
 from replicator.s3.store import S3Store
-from replicator.settings import Settings, Side, Work
+from replicator.settings import Settings, Work
+from replicator.sides import Side
 
 PREFLIGHT = Retry(attempts=3)
 """A wrong address should be reported within a second or two."""

@@ -16,7 +16,7 @@ from replicator.s3.client import encode_key
 from replicator.s3.credentials import keys_for
 from replicator.s3.opening import endpoint_of
 from replicator.s3.signing import Keys
-from replicator.settings import Side
+from replicator.sides import Side
 from replicator.urls import LONGEST, Method, UrlPolicy, UrlRefused, content_disposition, parse_request
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import pytest
 
 from replicator.errors import ConfigurationError
 from replicator.s3.presigning import KEYS_LAST, Presigner, presign
-from replicator.settings import Side
+from replicator.sides import Side
 from replicator.urls import UrlPolicy
 from tests.awkward import AWKWARD_KEYS
 from tests.servers.lab import boto_client, new_bucket

@@ -116,9 +116,12 @@ def test_the_line_for_cron_runs_the_command_with_the_example(tmp_path):
     assert (minute, user) == (["*"] * 5, "replicator")
     assert "%" not in command
     told = tmp_path / "told"
-    told.write_text('#!/bin/sh\nprintf "%s|" "$@" "$AWS_BUCKET_NAME"\n')
+    told.write_text('#!/bin/sh\necho a summary\nprintf "%s|" "$@" "$AWS_BUCKET_NAME" >&2\n')
     told.chmod(0o700)
     command = command.replace("/etc/replicator", str(FOLDER)).replace(COMMAND, str(told))
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
     expected = ["push", "--move", "--settle", "30s", "/srv/replicator/example", "my-bucket/my-prefix", ""]
-    assert (done.stdout.split("|"), done.stderr) == (expected, "")
+    assert (done.stderr.split("|"), done.stdout) == (
+        expected,
+        "",
+    )  # what is said on stdout every minute would be mailed

@@ -9,7 +9,7 @@ import pytest
 from replicator.errors import ConfigurationError
 from replicator.s3.credentials import ChainKeys, StaticKeys, keys_for
 from replicator.s3.signing import Keys
-from replicator.settings import Side
+from replicator.sides import Side
 
 SECRET = {"access_key_id": "the-id", "secret_access_key": "the-hush", "session_token": "the-token-hush"}
 NAMED = Side(role="target", bucket="to", secret_id="in/the/manager")

@@ -8,7 +8,8 @@ import pytest
 
 from replicator.errors import ConfigurationError
 from replicator.model import Deletes, MiB
-from replicator.settings import Settings, read_config, split_location
+from replicator.settings import Settings
+from replicator.sides import read_config, split_location
 
 BUCKETS = {"SOURCE_BUCKET": "from", "TARGET_BUCKET": "to"}
 SECRETS = {

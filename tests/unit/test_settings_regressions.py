@@ -5,7 +5,8 @@ import pytest
 from replicator.cli.options import settings_from
 from replicator.errors import ConfigurationError
 from replicator.s3.credentials import keys_for
-from replicator.settings import Settings, Side
+from replicator.settings import Settings
+from replicator.sides import Side
 
 BUCKETS = {"SOURCE_BUCKET": "from", "TARGET_BUCKET": "to"}
 AWS = {"AWS_ACCESS_KEY_ID": "aws-id", "AWS_SECRET_ACCESS_KEY": "aws-hush", "AWS_SESSION_TOKEN": "aws-token"}

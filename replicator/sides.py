@@ -1,0 +1,227 @@
+"""The ends of a run: a bucket below a prefix at an endpoint, and how to get in. Read from locations and variables.
+
+An endpoint with a name takes its table in replicator.toml and NAME_* variables instead of SOURCE_* or TARGET_*.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from replicator.errors import ConfigurationError
+
+Role = Literal["source", "target"]
+Addressing = Literal["auto", "path", "virtual"]
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+"""Looser than AWS's rule for new buckets: old ones and other vendors' may have capitals and underscores."""
+
+_ENDPOINT = re.compile(r"https?://[^/\s?#@]+/?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One bucket below one prefix at one endpoint, and how to get in.
+
+    role: for messages. prefix: "" or ends with "/". endpoint: None for AWS. secret_id: of a secret in Secrets Manager
+    that holds the keys. ca_bundle: file of certificates to trust. Secrets are not shown by repr.
+    """
+
+    role: Role
+    bucket: str
+    prefix: str = ""
+    endpoint: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    addressing: Addressing = "auto"
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    secret_id: str | None = None
+    ca_bundle: str | None = None
+    prefix_of_variables: str = ""
+
+    @property
+    def variables(self) -> str:
+        """What the names of this side's variables begin with: SOURCE, TARGET, or the name of its endpoint."""
+        return self.prefix_of_variables or self.role.upper()
+
+    @property
+    def location(self) -> str:
+        """As a person writes it."""
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+def read_side(
+    role: Role,
+    text: str,
+    environment: Mapping[str, str],
+    config: Mapping[str, object] | None = None,
+    *,
+    variable: str | None = None,
+) -> Side:
+    """One side by itself, as Settings.from_env reads it. text: its location. variable: what messages call that.
+
+    Raises ConfigurationError with one line for each bad setting.
+    """
+    problems: list[str] = []
+    side = note_side(role, text, environment, config or {}, problems, variable)
+    if side is None:
+        raise ConfigurationError("\n".join(problems))
+    return side
+
+
+def note_side(
+    role: Role,
+    text: str,
+    environment: Mapping[str, str],
+    config: Mapping[str, object],
+    problems: list[str],
+    variable: str | None = None,
+) -> Side | None:
+    """One side from its location and its variables; None, and the problems noted, when they are no good."""
+    variable = variable or f"{role.upper()}_BUCKET"
+    if not text.strip():
+        problems.append(f"{variable} is not set: give the {role} as a bucket, bucket/prefix or s3://bucket/prefix")
+        return None
+    name, bucket, prefix = split_location(text.strip())
+    fields: dict[str, str] = {}
+    if name is not None:
+        table = _endpoint_table(name, config, problems)
+        if table is None:
+            return None
+        fields.update(table)
+    own = (name or role).upper().replace("-", "_") + "_"
+    variables = _variables(role, own)
+    has_own_keys = any(environment.get(variables[attribute][0], "").strip() for attribute in _KEYS)
+    for attribute, candidates in variables.items():
+        # Keys belong together: AWS's own variables are not mixed with a side's keys, nor used beside its profile.
+        alone = attribute in _KEYS and (has_own_keys or "profile" in fields)
+        given = next((one for one in candidates[: 1 if alone else None] if environment.get(one, "").strip()), None)
+        if given is not None and (attribute not in fields or given == candidates[0]):
+            fields[attribute] = environment[given].strip()
+    found = _faults(variable, bucket, fields, {attribute: names[0] for attribute, names in variables.items()})
+    problems += found
+    if found:
+        return None
+    return Side(role=role, bucket=bucket, prefix=prefix, prefix_of_variables=own[:-1], **fields)  # type: ignore[arg-type]
+
+
+def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mapping[str, str]) -> list[str]:
+    """One line for each bad field: its variable, what was given (never a secret), what is wanted."""
+    faults = []
+    if not _BUCKET.fullmatch(bucket):
+        faults.append(f"{variable}={bucket!r}: is no bucket's name; a location is s3://BUCKET/PREFIX")
+    endpoint = fields.get("endpoint")
+    if endpoint is not None and not (_ENDPOINT.fullmatch(endpoint) and _has_a_port(endpoint)):
+        given = "" if "@" in endpoint else f"={endpoint!r}"  # what stands before an @ may be a password
+        faults.append(f"{spoken['endpoint']}{given}: must be http(s)://HOST[:PORT]")
+    addressing = fields.get("addressing", "auto")
+    if addressing not in ("auto", "path", "virtual"):
+        faults.append(f"{spoken['addressing']}={addressing!r}: must be auto, path or virtual")
+    if "profile" in fields and "access_key_id" in fields:
+        faults.append(f"{spoken['profile']} and {spoken['access_key_id']}: give a profile or keys, not both")
+    if ("access_key_id" in fields) != ("secret_access_key" in fields):
+        faults.append(f"{spoken['access_key_id']} and {spoken['secret_access_key']}: give both or neither")
+    faults += [
+        f"{spoken[name]}: contains a blank or a line break" for name in _KEYS if len(fields.get(name, "").split()) > 1
+    ]
+    return faults
+
+
+_KEYS = ("access_key_id", "secret_access_key", "session_token")
+
+
+def _variables(role: str, own: str) -> dict[str, tuple[str, ...]]:
+    """The variables for each field, first come first served; AWS's own are the last."""
+    alias = ("ENDPOINT",) if role == "target" else ()
+    return {
+        "endpoint": (f"{own}ENDPOINT", *alias, "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        "region": (f"{own}REGION", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        "profile": (f"{own}PROFILE",),
+        "addressing": (f"{own}ADDRESSING",),
+        "access_key_id": (f"{own}ACCESS_KEY_ID", "AWS_ACCESS_KEY_ID"),
+        "secret_access_key": (f"{own}SECRET_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY"),
+        "session_token": (f"{own}SESSION_TOKEN", "AWS_SESSION_TOKEN"),
+        "secret_id": (f"{own}SECRET_ID",),
+        "ca_bundle": ("AWS_CA_BUNDLE",),
+    }
+
+
+def split_location(text: str) -> tuple[str | None, str, str]:
+    """(endpoint name or None, bucket, prefix) of "s3://bucket/prefix", "bucket/prefix" or "name:bucket/prefix".
+
+    A prefix is a directory, as for aws s3 sync: "logs" means the keys that start with "logs/".
+    """
+    name: str | None = None
+    if text.startswith("s3://"):
+        rest = text[len("s3://") :]
+    else:
+        before, colon, after = text.partition(":")
+        is_name = colon and "/" not in before and before not in ("s3", "http", "https")
+        name, rest = (before, after) if is_name else (None, text)
+    bucket, _, prefix = rest.partition("/")
+    return name, bucket, prefix if not prefix or prefix.endswith("/") else prefix + "/"
+
+
+def _has_a_port(endpoint: str) -> bool:
+    try:
+        return urlsplit(endpoint).port != 0
+    except ValueError:
+        return False
+
+
+_TABLE = {"url": "endpoint", "region": "region", "profile": "profile", "addressing": "addressing"}
+
+
+def _endpoint_table(name: str, config: Mapping[str, object], problems: list[str]) -> dict[str, str] | None:
+    """The fields of [endpoints.NAME]: url, region, profile, addressing. Keys come from NAME_ACCESS_KEY_ID."""
+    endpoints = config.get("endpoints")
+    table = endpoints.get(name) if isinstance(endpoints, dict) else None
+    if not isinstance(table, dict):
+        problems.append(f"{name}: replicator.toml has no [endpoints.{name}]")
+        return None
+    unknown = [key for key, value in table.items() if key not in _TABLE or not isinstance(value, str)]
+    if unknown:
+        problems.append(f"replicator.toml: [endpoints.{name}] takes strings for {', '.join(_TABLE)}, not {unknown[0]}")
+        return None
+    return {_TABLE[key]: value for key, value in table.items()}
+
+
+def read_config(path: Path | None) -> Mapping[str, object]:
+    """A parsed replicator.toml: the file given, or the one in the working directory if there is one."""
+    chosen = path or Path("replicator.toml")
+    if path is None and not chosen.exists():
+        return {}
+    try:
+        return tomllib.loads(chosen.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{chosen}: {error}") from error
+
+
+def overlaps(sides: Sequence[Side]) -> list[str]:
+    """A line for each pair of sides of which one would be copied into the other."""
+    return [
+        f"{one.location} and {other.location} overlap: one would be copied into the other"
+        for index, one in enumerate(sides)
+        for other in sides[index + 1 :]
+        if _overlap(one, other)
+    ]
+
+
+def _overlap(one: Side, other: Side) -> bool:
+    same_place = one.bucket == other.bucket and _place(one.endpoint) == _place(other.endpoint)
+    return same_place and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+
+
+def _place(endpoint: str | None) -> tuple[str, int | None]:
+    """Host and port of an endpoint; one and the same for all of AWS, whose buckets have no endpoint of their own."""
+    parts = urlsplit((endpoint or "https://s3.amazonaws.com").lower())
+    if ".amazonaws.com" in (parts.hostname or ""):
+        return "amazonaws.com", 443
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
