@@ -16,14 +16,13 @@ from replicator.push.jobs import MoveJob
 from replicator.push.settle import Settle, TimePath
 from tests.fakes.memory import MemoryStore, Quirks
 
-NOW = time.time()
-
 
 def put(folder, name, data=b"data", *, age=3600.0):
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    os.utime(path, (NOW - age, NOW - age))
+    then = time.time() - age
+    os.utime(path, (then, then))
     return path
 
 
