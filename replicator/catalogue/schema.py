@@ -52,13 +52,17 @@ def bring_up_to_date(engine: Engine, *, create: bool, scripts: Path = SCRIPTS, h
 def _revision(engine: Engine) -> str | None:
     """The revision that a database is at; None when it has no catalogue."""
     try:
-        with transaction(engine) as connection:
-            return connection.execute(text(f"select version_num from {VERSION_TABLE}")).scalar()  # noqa: S608 - ours
+        return _read_revision(engine)
     except (OperationalError, ProgrammingError):
         with transaction(engine) as connection:
-            if connection.dialect.has_table(connection, VERSION_TABLE):
-                raise
-        return None
+            there = connection.dialect.has_table(connection, VERSION_TABLE)
+        # Somebody may have made it in between; if something else was wrong, it is wrong again.
+        return _read_revision(engine) if there else None
+
+
+def _read_revision(engine: Engine) -> str | None:
+    with transaction(engine) as connection:
+        return connection.execute(text(f"select version_num from {VERSION_TABLE}")).scalar()  # noqa: S608 - ours
 
 
 def _take_over(connection: Connection) -> None:
