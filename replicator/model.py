@@ -9,6 +9,9 @@ from typing import NamedTuple
 MiB = 1024 * 1024
 GiB = 1024 * MiB
 
+LONGEST_KEY = 1024
+"""Bytes that a key may have: docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
+
 STAMP = "replicator-source-etag"
 """Name of the user metadata that remembers the source's ETag where the target's own cannot be equal to it."""
 

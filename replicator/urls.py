@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError, ReplicatorError
+from replicator.model import LONGEST_KEY
 from replicator.sides import Side, read_side
 
 Method = Literal["get", "put"]
@@ -36,7 +37,6 @@ USUAL = 900
 LARGEST_REQUEST = 8192
 """Bytes of a request's body."""
 
-LONGEST_KEY = 1024
 LONGEST_NAME = 255
 
 EVERYTHING = "*"

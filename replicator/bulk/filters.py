@@ -39,9 +39,9 @@ class KeyFilter:
         """Travels to other processes as what it was made of."""
         return KeyFilter, (self._given,)
 
-    def without(self, beginning: str) -> KeyFilter:
-        """The same, without the keys that begin so."""
-        return KeyFilter([*self._given, Rule(False, f"{glob.escape(beginning)}*")])
+    def without(self, key: str, *more: str) -> KeyFilter:
+        """The same, without this key, and without those that go on after it with one of these patterns."""
+        return KeyFilter([*self._given, *(Rule(False, glob.escape(key) + pattern) for pattern in ("", *more))])
 
     def includes(self, key: str) -> bool:
         """Whether the run is about this key."""

@@ -25,9 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from replicator.errors import ConfigurationError
-
-LONGEST_KEY = 1024
-"""Bytes of a key in UTF-8: what S3 allows."""
+from replicator.model import LONGEST_KEY
 
 STDIN = Path("-")
 

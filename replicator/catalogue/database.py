@@ -114,8 +114,7 @@ class Database:
         pair = and_(column.state == State.UPLOADED.value, column.version.is_not(None), column.etag.is_not(None))
 
         def read(connection: Connection) -> dict[str, tuple[str, str] | None]:
-            here = column.route_id == select(routes.c.id).where(routes.c.name == storable_key(route)).scalar_subquery()
-            between = [here, column.key > storable(after)]
+            between = [_of_route(route), column.key > storable(after)]
             if upto is not None:
                 between.append(column.key <= storable(upto))
             if believable:
@@ -131,8 +130,7 @@ class Database:
         column = entries.c
         below = and_(column.key > storable(key), column.key < storable(f"{key}\U0010ffff"))
         one = below if key.endswith("/") else column.key == storable(key)
-        here = column.route_id == select(routes.c.id).where(routes.c.name == storable_key(route)).scalar_subquery()
-        wanted = select(column.key).where(here, one, column.moved_at.is_not(None)).limit(1)
+        wanted = select(column.key).where(_of_route(route), one, column.moved_at.is_not(None)).limit(1)
         return self._do(lambda connection: connection.execute(wanted).first() is not None)
 
     def routes(self) -> dict[str, int]:
@@ -226,6 +224,10 @@ class Database:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _of_route(route: str) -> ColumnElement[bool]:
+    return entries.c.route_id == select(routes.c.id).where(routes.c.name == storable_key(route)).scalar_subquery()
 
 
 def _conditions(wanted: Wanted) -> Iterator[ColumnElement[bool]]:

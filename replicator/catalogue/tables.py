@@ -30,9 +30,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Dialect, Row
 
 from replicator.catalogue.entries import Entry, State
-
-LONGEST = 1024
-"""Bytes of a key of S3. An index of PostgreSQL takes 2,700."""
+from replicator.model import LONGEST_KEY
 
 LONGEST_ERROR = 1000
 
@@ -132,10 +130,10 @@ def storable_key(key: str) -> str:
     """The key, or the route, as it can be stored; see the top."""
     text = storable(key)
     encoded = text.encode()
-    if len(encoded) <= LONGEST:
+    if len(encoded) <= LONGEST_KEY:
         return text
     digest = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"{encoded[: LONGEST - 32].decode(errors='ignore')}…{digest}"
+    return f"{encoded[: LONGEST_KEY - 32].decode(errors='ignore')}…{digest}"
 
 
 def end_of(prefix: str) -> str | None:

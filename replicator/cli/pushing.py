@@ -65,18 +65,18 @@ def run_push(settings: PushSettings, asked: Asked) -> int:
 
 def _without_own_files(plan: Plan, base: Base, asked: Asked) -> Plan:
     """Leaves out what this program keeps in the folder, and changes by pushing: catalogue, state, report and log."""
-    log = os.environ.get("LOG_PATH")
-    own = [
-        (path_of(catalogue_url(asked.catalog, os.environ)), ""),  # and what SQLite has beside it
-        (state_folder(os.environ), "/"),
-        (asked.report, ""),
-        (Path(log) if log else None, ""),
+    log = Path(os.environ["LOG_PATH"]) if os.environ.get("LOG_PATH") else None
+    own: list[tuple[Path | None, tuple[str, ...]]] = [
+        (path_of(catalogue_url(asked.catalog, os.environ)), ("-*",)),  # what SQLite has beside it
+        (state_folder(os.environ), ("/*",)),
+        (asked.report, ()),
+        (log / "replicator.log" if log is not None and log.is_dir() else log, (".*",)),  # and those before it
     ]
-    for path, end in own:
+    for path, more in own:
         if path is not None and path.resolve().is_relative_to(base.path):
-            key = f"{path.resolve().relative_to(base.path)}{end}"
+            key = str(path.resolve().relative_to(base.path))
             logger.info("%s is left out: it is kept by this program", key)
-            plan = replace(plan, keys=plan.keys.without(key))
+            plan = replace(plan, keys=plan.keys.without(key, *more))
     return plan
 
 

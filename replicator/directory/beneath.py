@@ -27,9 +27,7 @@ from replicator.errors import (
     StoreError,
     Transient,
 )
-
-LONGEST_KEY = 1024
-"""Bytes: docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html."""
+from replicator.model import LONGEST_KEY
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PASSING = (os.O_PATH if hasattr(os, "O_PATH") else os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

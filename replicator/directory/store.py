@@ -196,8 +196,7 @@ class DirectoryStore:
             return state
         if not 0 < part <= len(layout):
             raise NoSuchKey("stat", key, f"has no part {part}")
-        sizes = layout[part - 1].size
-        return ObjectState(sizes, etag, state.modified, version_id=state.version_id, parts=len(layout))
+        return ObjectState(layout[part - 1].size, etag, state.modified, version_id=state.version_id, parts=len(layout))
 
     def _etag(self, key: str, folder: int, name: str, found: os.stat_result, layout: Layout | None) -> str:
         known = self._etags.get(key, self._version(found))

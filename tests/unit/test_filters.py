@@ -121,3 +121,9 @@ def test_what_follows_two_dashes_is_no_option():
 def test_one_command_does_not_inherit_the_rules_of_another():
     assert not parse(["--exclude", "*"])[0].includes("a")
     assert parse([])[0].includes("a")
+
+
+def test_a_filter_without_a_key_leaves_out_that_one_and_what_the_patterns_add_to_it():
+    chosen = KeyFilter([Rule(False, "*"), Rule(True, "a*")]).without("a[b]", "-*", "/*")
+    assert not any(chosen.includes(key) for key in ("a[b]", "a[b]-wal", "a[b]/c/d", "z"))
+    assert all(chosen.includes(key) for key in ("a[b]c", "ab", "ab-wal", "a"))
