@@ -12,13 +12,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from replicator.errors import ConfigurationError
+from replicator.filters import KeyFilter
 from replicator.model import Deletes, MiB
 from replicator.sides import Side, note_side, overlaps
+
+DEFAULT = "default"
+"""Name of the route that the environment describes."""
+
+MAX_DELETES_PER_HOUR, DELETE_SHARE = 1000, 0.1
+
+DELETES_PER_HOUR = range(10**9)
+"""What MAX_DELETES_PER_HOUR may be; with 0, and a share of 0, every delete waits for somebody's word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +50,18 @@ class Work:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(Work):
-    """Everything a run between buckets needs to know."""
+    """Everything that is to be known of one route: a run between buckets, or what events keep equal.
+
+    name: of the route; "default" for the one of the environment. keys: below the source's prefix that it is about.
+    max_deletes_per_hour, delete_share: how many deletes events may cause in an hour: that many, or that share of the
+    hour's changes (0 to 1), whichever is more.
+    """
 
     source: Side
+    name: str = DEFAULT
+    keys: KeyFilter = KeyFilter()
+    max_deletes_per_hour: int = MAX_DELETES_PER_HOUR
+    delete_share: float = DELETE_SHARE
 
     @classmethod
     def from_env(
@@ -61,11 +79,12 @@ class Settings(Work):
         problems: list[str] = []
         source = note_side("source", environment.get("SOURCE_BUCKET", ""), environment, config or {}, problems)
         work = _work(environment, targets or [environment.get("TARGET_BUCKET", "")], config or {}, problems)
+        brake = note_brake(environment, problems)
         if source is not None:
             problems += overlaps([source, *work.targets])
         if problems or source is None:
             raise ConfigurationError("\n".join(problems))
-        return cls(source=source, **_fields_of(work))
+        return cls(source=source, **_fields_of(work), **brake)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,12 +116,17 @@ def _work(
 ) -> Work:
     """What all runs have; what is wrong is noted in problems."""
     sides = [note_side("target", text, environment, config, problems) for text in targets]
+    return replace(note_effort(environment, problems), targets=tuple(side for side in sides if side is not None))
+
+
+def note_effort(environment: Mapping[str, str], problems: list[str]) -> Work:
+    """All of Work but its targets, from the variables; what is wrong is noted in problems."""
     deletes = environment.get("DELETES") or Deletes.KEEP.value
     if deletes not in {choice.value for choice in Deletes}:
         problems.append(f"DELETES={deletes!r}: must be mirror or keep")
         deletes = Deletes.KEEP.value
     return Work(
-        targets=tuple(side for side in sides if side is not None),
+        targets=(),
         deletes=Deletes(deletes),
         concurrency=_number(environment, "CONCURRENCY", 64, range(1, 4097), problems),
         memory=_number(environment, "MEMORY_BYTES", 256 * MiB, range(16 * MiB, 2**50), problems),
@@ -110,6 +134,16 @@ def _work(
         max_rps=_number(environment, "MAX_RPS", 0, range(1, 10**6), problems) if environment.get("MAX_RPS") else None,
         bandwidth=_bytes_a_second(environment, "BANDWIDTH", problems),
     )
+
+
+def note_brake(environment: Mapping[str, str], problems: list[str]) -> dict[str, Any]:
+    """Those fields of Settings that say how many deletes events may cause; what is wrong is noted in problems."""
+    text = environment.get("DELETE_SHARE") or str(DELETE_SHARE)
+    if not re.fullmatch(r"0?\.\d{1,9}|[01](\.0{0,9})?", text, re.ASCII):
+        problems.append(f"DELETE_SHARE={text[:40]!r}: must be a number from 0 to 1, as 0.1")
+        text = "0"
+    most = _number(environment, "MAX_DELETES_PER_HOUR", MAX_DELETES_PER_HOUR, DELETES_PER_HOUR, problems)
+    return {"max_deletes_per_hour": most, "delete_share": float(text)}
 
 
 def _fields_of(work: Work) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from replicator.errors import ConfigurationError
+from replicator.model import MiB
+from replicator.storage_classes import AS_AT_THE_SOURCE, StorageClasses, parse_storage_classes
 
 Role = Literal["source", "target"]
 Addressing = Literal["auto", "path", "virtual"]
@@ -29,7 +31,8 @@ class Side:
     """One bucket below one prefix at one endpoint, and how to get in.
 
     role: for messages. prefix: "" or ends with "/". endpoint: None for AWS. secret_id: of a secret in Secrets Manager
-    that holds the keys. ca_bundle: file of certificates to trust. Secrets are not shown by repr.
+    that holds the keys. ca_bundle: file of certificates to trust. storage_classes: what a target wants for those of the
+    source. Secrets are not shown by repr.
     """
 
     role: Role
@@ -44,6 +47,7 @@ class Side:
     session_token: str | None = field(default=None, repr=False)
     secret_id: str | None = None
     ca_bundle: str | None = None
+    storage_classes: StorageClasses = AS_AT_THE_SOURCE
     prefix_of_variables: str = ""
 
     @property
@@ -105,11 +109,33 @@ def note_side(
         given = next((one for one in candidates[: 1 if alone else None] if environment.get(one, "").strip()), None)
         if given is not None and (attribute not in fields or given == candidates[0]):
             fields[attribute] = environment[given].strip()
+    if has_own_keys and not environment.get(variables["secret_id"][0], "").strip():
+        fields.pop("secret_id", None)  # of the table: what variables say goes before it
     found = _faults(variable, bucket, fields, {attribute: names[0] for attribute, names in variables.items()})
+    classes = _note_classes(role, f"{own}STORAGE_CLASSES", environment, found)
     problems += found
     if found:
         return None
-    return Side(role=role, bucket=bucket, prefix=prefix, prefix_of_variables=own[:-1], **fields)  # type: ignore[arg-type]
+    return Side(
+        role=role,
+        bucket=bucket,
+        prefix=prefix,
+        storage_classes=classes,
+        prefix_of_variables=own[:-1],
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+def _note_classes(role: Role, name: str, environment: Mapping[str, str], faults: list[str]) -> StorageClasses:
+    """What the variable says that a target wants; nothing is written to a source."""
+    text = environment.get(name, "").strip()
+    if role == "source" or not text:
+        return AS_AT_THE_SOURCE
+    try:
+        return parse_storage_classes(text, name)
+    except ConfigurationError as error:
+        faults.append(str(error))
+        return AS_AT_THE_SOURCE
 
 
 def _faults(variable: str, bucket: str, fields: Mapping[str, str], spoken: Mapping[str, str]) -> list[str]:
@@ -176,11 +202,17 @@ def _has_a_port(endpoint: str) -> bool:
         return False
 
 
-_TABLE = {"url": "endpoint", "region": "region", "profile": "profile", "addressing": "addressing"}
+_TABLE = {
+    "url": "endpoint",
+    "region": "region",
+    "profile": "profile",
+    "addressing": "addressing",
+    "secret_id": "secret_id",
+}
 
 
 def _endpoint_table(name: str, config: Mapping[str, object], problems: list[str]) -> dict[str, str] | None:
-    """The fields of [endpoints.NAME]: url, region, profile, addressing. Keys come from NAME_ACCESS_KEY_ID."""
+    """The fields of [endpoints.NAME]: url, region and so on. Keys come from NAME_ACCESS_KEY_ID, or from its secret."""
     endpoints = config.get("endpoints")
     table = endpoints.get(name) if isinstance(endpoints, dict) else None
     if not isinstance(table, dict):
@@ -193,15 +225,37 @@ def _endpoint_table(name: str, config: Mapping[str, object], problems: list[str]
     return {_TABLE[key]: value for key, value in table.items()}
 
 
-def read_config(path: Path | None) -> Mapping[str, object]:
+LARGEST_CONFIG = MiB
+"""Bytes that a replicator.toml may have: a thousand routes have a tenth of that."""
+
+
+def read_config(path: Path | str | None) -> Mapping[str, object]:
     """A parsed replicator.toml: the file given, or the one in the working directory if there is one."""
-    chosen = path or Path("replicator.toml")
+    chosen = Path(path or "replicator.toml")
     if path is None and not chosen.exists():
         return {}
     try:
-        return tomllib.loads(chosen.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{chosen}: {error}") from error
+        with chosen.open("rb") as file:
+            return parse_config(file.read(LARGEST_CONFIG + 1), str(chosen))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{chosen}: {error.strerror or error}: give a replicator.toml that can be read"
+        ) from error
+
+
+def parse_config(content: bytes, where: str) -> Mapping[str, object]:
+    """A parsed replicator.toml. where: it comes from, for messages. Raises ConfigurationError."""
+    if len(content) > LARGEST_CONFIG:
+        raise ConfigurationError(f"{where}: is larger than {LARGEST_CONFIG} bytes, which no replicator.toml is")
+    try:
+        return tomllib.loads(content.decode())
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{where}: is not UTF-8 (at line {line}): save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{where}: is not TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{where}: is not TOML that can be read: brackets within brackets") from error
 
 
 def overlaps(sides: Sequence[Side]) -> list[str]:
@@ -210,13 +264,19 @@ def overlaps(sides: Sequence[Side]) -> list[str]:
         f"{one.location} and {other.location} overlap: one would be copied into the other"
         for index, one in enumerate(sides)
         for other in sides[index + 1 :]
-        if _overlap(one, other)
+        if overlap(one, other)
     ]
 
 
-def _overlap(one: Side, other: Side) -> bool:
-    same_place = one.bucket == other.bucket and _place(one.endpoint) == _place(other.endpoint)
-    return same_place and (one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix))
+def overlap(one: Side, other: Side) -> bool:
+    """Whether there are keys that belong to both."""
+    nested = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
+    return nested and same_bucket(one, other)
+
+
+def same_bucket(one: Side, other: Side) -> bool:
+    """Whether both are in one bucket, as far as their endpoints' names tell."""
+    return one.bucket == other.bucket and _place(one.endpoint) == _place(other.endpoint)
 
 
 def _place(endpoint: str | None) -> tuple[str, int | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from replicator.bulk.brakes import MaxDelete
-from replicator.bulk.filters import KeyFilter
+from replicator.filters import KeyFilter
 from replicator.model import Deletes
 
 

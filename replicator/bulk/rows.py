@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from replicator.bulk.filters import KeyFilter
 from replicator.bulk.prefetch import prefetch
 from replicator.diff import Row, merge_pages
+from replicator.filters import KeyFilter
 from replicator.store import ObjectStore, SourceStore
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from replicator.bulk.prefetch import prefetch
@@ -69,16 +69,17 @@ class Scan:
         sort_out: what was seen in a stretch, and the rows that need work. give: hands over one of them; `done` is
         called when it is done. Raises the StoreError of a listing that failed, before the rows at hand are done.
         """
-        async for stretch in self._stretches():
-            counts, rows = await sort_out(stretch)
-            opened = Open(stretch.through, counts, len(rows))
-            self._open.append(opened)
-            for row in rows:
-                await give(row, opened)
-            self._settle()
-            while len(self._open) > MOST_OPEN:
-                self._room.clear()
-                await self._room.wait()
+        async with aclosing(self._stretches()) as stretches:  # what lists ahead ends with this
+            async for stretch in stretches:
+                counts, rows = await sort_out(stretch)
+                opened = Open(stretch.through, counts, len(rows))
+                self._open.append(opened)
+                for row in rows:
+                    await give(row, opened)
+                self._settle()
+                while len(self._open) > MOST_OPEN:
+                    self._room.clear()
+                    await self._room.wait()
         self.listed_all = True
         while self._open:
             self._idle.clear()
@@ -105,7 +106,7 @@ class Scan:
         self.upto = at
         return True
 
-    async def _stretches(self) -> AsyncIterator[Stretch]:
+    async def _stretches(self) -> AsyncGenerator[Stretch, None]:
         seen = self._after
         sides = [prefetch(store.list_pages(after=self._after)) for store in (self._source, *self._targets)]
         try:

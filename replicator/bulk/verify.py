@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from replicator.bulk.filters import KeyFilter
 from replicator.bulk.report import Report
 from replicator.bulk.rows import included_rows
 from replicator.bulk.tally import Tally
@@ -14,6 +13,7 @@ from replicator.converge import Converger
 from replicator.decide import NOT_AT_TARGET, Action, Do
 from replicator.diff import Row
 from replicator.errors import ReplicatorError
+from replicator.filters import KeyFilter
 from replicator.model import Deletes, Did, Evidence, Outcome
 from replicator.store import ObjectStore, SourceStore
 from replicator.workers import work_through

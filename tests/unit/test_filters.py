@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 import pytest
 
-from replicator.bulk.filters import KeyFilter, Rule
 from replicator.cli.options import FilteringCommand, key_filter
+from replicator.filters import KeyFilter, Rule
 
 
 def include(pattern):

@@ -1,4 +1,4 @@
-"""Which keys a run is about: --include and --exclude as `aws s3` has them. Pure."""
+"""Which keys a run or a route is about: --include and --exclude as `aws s3` has them. Pure."""
 
 from __future__ import annotations
 
@@ -35,9 +35,22 @@ class KeyFilter:
         self.takes_all = not rules
         """Whether every key is included."""
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyFilter) and self._given == other._given
+
+    def __hash__(self) -> int:
+        return hash(self._given)
+
+    def __repr__(self) -> str:
+        return f"KeyFilter({self._given})"
+
     def __reduce__(self) -> tuple[object, ...]:
         """Travels to other processes as what it was made of."""
         return KeyFilter, (self._given,)
+
+    def then(self, rules: Sequence[Rule]) -> KeyFilter:
+        """The same with more rules, which come last and so decide."""
+        return KeyFilter([*self._given, *rules])
 
     def without(self, key: str, *more: str) -> KeyFilter:
         """The same, without this key, and without those that go on after it with one of these patterns."""
