@@ -13,18 +13,17 @@ not at all: one bad record makes it poison, for a record skipped in silence is a
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
 from typing import NoReturn
 from urllib.parse import unquote_plus
 
-from replicator.errors import PoisonMessage
+from replicator.untrusted import kind_of, legal_keys, objects_in, poison, shown, text_at, value_at
 
 _MAX_DEPTH = 4  # documents inside each other, e.g. SNS envelope > EventBridge event is 2
-_MAX_KEY_BYTES = 1024
-_MAX_EXCERPT = 80  # characters of a message that a reason may show
 _MAX_COUNT_DIGITS = 9
+_MAX_TIME_DIGITS = 15  # milliseconds until the year 33658
 
 _AWS_S3 = "aws:s3"
 _EVENTBRIDGE_S3 = "aws.s3"
@@ -39,13 +38,16 @@ class ChangedKey:
     """A key that may have changed.
 
     `candidates` are the spellings the key may have, one or more. Which is meant is not known, so each is to
-    be converged; this is harmless, because converging asks the source what is there now.
+    be converged; this is harmless, because converging asks the source what is there now. `size` (bytes) and `etag` are
+    of the object that was made, as told, and only say which way of asking is likely to be the shortest.
     """
 
     bucket: str
     candidates: tuple[str, ...]
     event: str
     time: datetime | None
+    size: int | None = field(default=None, compare=False)
+    etag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,19 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class QueueMessage:
-    """One message of the batch that Lambda reads from SQS. The body is as sent: it may be poison."""
+    """One message of a queue. The body is as sent: it may be poison.
+
+    receive_count: how often it was given out, this time included. queue_arn: "" for a queue that is not SQS's.
+    reason: why it was set aside, "" if it was not. sent: when it was sent first, in seconds since the epoch, or None.
+    """
 
     message_id: str
     receipt_handle: str
     body: str
     receive_count: int
-    queue_arn: str
+    queue_arn: str = ""
+    reason: str = ""
+    sent: float | None = None
 
 
 def parse_message(body: str | bytes | Mapping[str, object]) -> Notification:
@@ -75,8 +83,8 @@ def parse_message(body: str | bytes | Mapping[str, object]) -> Notification:
 def messages_of(event: Mapping[str, object]) -> tuple[QueueMessage, ...]:
     """Split a Lambda event from SQS into its messages. Raises PoisonMessage if it is not such an event."""
     if not isinstance(event, Mapping):
-        _poison("", f"not an SQS batch but {_kind(event)}")
-    records = _records(event.get("Records"), "")
+        poison("", f"not an SQS batch but {kind_of(event)}")
+    records = objects_in(event, "Records", "", "record")
     return tuple(_queue_message(record, where) for where, record in records)
 
 
@@ -100,7 +108,7 @@ def _spellings(key: str, source: str, where: str) -> tuple[str, ...]:
         decoded = unquote_plus(key, errors="strict")
     except UnicodeDecodeError:
         if source == _AWS_S3:
-            _poison(where, f"the key {_shown(key)} does not decode to UTF-8")
+            poison(where, f"the key {shown(key)} does not decode to UTF-8")
         return (key,)
     if source == _AWS_S3 or decoded == key:
         return (decoded,)
@@ -108,21 +116,16 @@ def _spellings(key: str, source: str, where: str) -> tuple[str, ...]:
 
 
 def _candidates(key: str, source: str, where: str) -> tuple[str, ...]:
-    """Keep the spellings that can be keys: an encoded form may be three times as long as its key."""
-    spellings = _spellings(key, source, where)
-    legal = tuple(spelling for spelling in spellings if len(spelling.encode()) <= _MAX_KEY_BYTES)
-    if not legal:
-        _poison(where, f"the key {_shown(key)} is over {_MAX_KEY_BYTES} bytes")
-    return legal
+    return legal_keys(_spellings(key, source, where), key, where)
 
 
 def _parse(body: object, *, depth: int, where: str) -> Notification:
     """Tell the shape of a document by the fields only that shape has, and read it."""
     if depth > _MAX_DEPTH:
-        _poison(where, f"more than {_MAX_DEPTH} envelopes inside each other")
+        poison(where, f"more than {_MAX_DEPTH} envelopes inside each other")
     document = _document(body, where)
     if "Records" in document:
-        return _parse_records(document["Records"], depth=depth, where=where)
+        return _parse_records(document, depth=depth, where=where)
     if document.get("Event") == "s3:TestEvent":
         return Notification((), ignored="s3:TestEvent")
     if "Type" in document:
@@ -132,14 +135,14 @@ def _parse(body: object, *, depth: int, where: str) -> Notification:
     if "action" in document:
         return Notification((_r2_change(document, where),))
     names = ", ".join(name for name in islice(document, 5) if isinstance(name, str))
-    return _poison(where, f"no known shape of notification, its fields are {_shown(names)}")
+    return poison(where, f"no known shape of notification, its fields are {shown(names)}")
 
 
 def _document(body: object, where: str) -> Mapping[str, object]:
     if isinstance(body, str | bytes):
         body = _from_json(body, where)
     if not isinstance(body, Mapping):
-        _poison(where, f"not an object but {_kind(body)}")
+        poison(where, f"not an object but {kind_of(body)}")
     return body
 
 
@@ -154,7 +157,7 @@ def _from_json(text: str | bytes, where: str) -> object:
         reason = "not JSON: a number that cannot be read"
     except RecursionError:
         reason = "not JSON that can be read: nested too deeply"
-    return _poison(where, reason)
+    return poison(where, reason)
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -163,114 +166,110 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _parse_sns(document: Mapping[str, object], *, depth: int, where: str) -> Notification:
-    kind = _text(document, "Type", where)
+    kind = text_at(document, "Type", where)
     if kind != "Notification":  # e.g. SubscriptionConfirmation: somebody must act, so it must not vanish
-        _poison(where, f"an SNS message of type {_shown(kind)}, not a notification")
-    message = _text(document, "Message", where)
+        poison(where, f"an SNS message of type {shown(kind)}, not a notification")
+    message = text_at(document, "Message", where)
     return _parse(message, depth=depth + 1, where=f"{where}Message: ")
 
 
-def _parse_records(records: object, *, depth: int, where: str) -> Notification:
-    parts = [_parse_record(record, depth=depth, where=at) for at, record in _records(records, where)]
+def _parse_records(document: Mapping[str, object], *, depth: int, where: str) -> Notification:
+    records = objects_in(document, "Records", where, "record")
+    parts = [_parse_record(record, depth=depth, where=at) for at, record in records]
     changes = tuple(change for part in parts for change in part.changes)
     return Notification(changes, ignored=None if changes else parts[0].ignored)
 
 
 def _parse_record(record: Mapping[str, object], *, depth: int, where: str) -> Notification:
     if "Sns" in record:  # SNS invokes a Lambda with a list of envelopes
-        message = _text(record, "Sns.Message", where)
+        message = text_at(record, "Sns.Message", where)
         return _parse(message, depth=depth + 1, where=f"{where}Sns.Message: ")
     source = _source(record, where)
-    event = _text(record, "eventName", where).removeprefix("s3:")
+    event = text_at(record, "eventName", where).removeprefix("s3:")
     if event.startswith(_NO_CHANGE):
-        return Notification((), ignored=f"{_shown(event)} is not a change of an object")
-    key = _text(record, "s3.object.key", where)
+        return Notification((), ignored=f"{shown(event)} is not a change of an object")
+    key = text_at(record, "s3.object.key", where)
     change = ChangedKey(
-        bucket=_text(record, "s3.bucket.name", where),
+        bucket=text_at(record, "s3.bucket.name", where),
         candidates=_candidates(key, source, f"{where}s3.object.key: "),
         event=event,
         time=_utc(record.get("eventTime")),
+        size=_size_told(event, value_at(record, "s3.object.size")),
+        etag=_etag_told(value_at(record, "s3.object.eTag")),
     )
     return Notification((change,))
 
 
 def _source(record: Mapping[str, object], where: str) -> str:
     """Who tells. Some vendors do not say; another service of AWS (a table, a stream, a queue) is poison."""
-    source = _text(record, "eventSource", where) if "eventSource" in record else ""
+    source = text_at(record, "eventSource", where) if "eventSource" in record else ""
     if source.startswith("aws:") and source != _AWS_S3:
-        _poison(where, f"eventSource is {_shown(source)}, not a bucket")
+        poison(where, f"eventSource is {shown(source)}, not a bucket")
     return source
 
 
 def _eventbridge_change(document: Mapping[str, object], where: str) -> ChangedKey:
-    source = _text(document, "source", where)
+    source = text_at(document, "source", where)
     if source != _EVENTBRIDGE_S3:
-        _poison(where, f"source is {_shown(source)}, not {_EVENTBRIDGE_S3}")
-    key = _text(document, "detail.object.key", where)
+        poison(where, f"source is {shown(source)}, not {_EVENTBRIDGE_S3}")
+    key = text_at(document, "detail.object.key", where)
     return ChangedKey(
-        bucket=_text(document, "detail.bucket.name", where),
+        bucket=text_at(document, "detail.bucket.name", where),
         candidates=_candidates(key, source, f"{where}detail.object.key: "),
-        event=_text(document, "detail-type", where),
+        event=text_at(document, "detail-type", where),
         time=_utc(document.get("time")),
     )
 
 
+def _size_told(event: str, value: object) -> int | None:
+    """None where it says nothing about an object that is there now."""
+    return value if event.startswith("ObjectCreated:") and type(value) is int and value >= 0 else None
+
+
+def _etag_told(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _r2_change(document: Mapping[str, object], where: str) -> ChangedKey:
     return ChangedKey(
-        bucket=_text(document, "bucket", where),
-        candidates=_candidates(_text(document, "object.key", where), _R2, f"{where}object.key: "),
-        event=_text(document, "action", where),
+        bucket=text_at(document, "bucket", where),
+        candidates=_candidates(text_at(document, "object.key", where), _R2, f"{where}object.key: "),
+        event=text_at(document, "action", where),
         time=_utc(document.get("eventTime")),
     )
 
 
 def _queue_message(record: Mapping[str, object], where: str) -> QueueMessage:
-    source = _text(record, "eventSource", where)
+    source = text_at(record, "eventSource", where)
     if source != "aws:sqs":
-        _poison(where, f"eventSource is {_shown(source)}, not aws:sqs")
+        poison(where, f"eventSource is {shown(source)}, not aws:sqs")
     body = record.get("body")
     if not isinstance(body, str):
-        _poison(where, "body is missing or not text")
-    count = _text(record, "attributes.ApproximateReceiveCount", where)
+        poison(where, "body is missing or not text")
+    count = text_at(record, "attributes.ApproximateReceiveCount", where)
     if not count.isdecimal() or len(count) > _MAX_COUNT_DIGITS:
-        _poison(where, f"attributes.ApproximateReceiveCount is {_shown(count)}, not a count")
+        poison(where, f"attributes.ApproximateReceiveCount is {shown(count)}, not a count")
     return QueueMessage(
-        message_id=_text(record, "messageId", where),
-        receipt_handle=_text(record, "receiptHandle", where),
+        message_id=text_at(record, "messageId", where),
+        receipt_handle=text_at(record, "receiptHandle", where),
         body=body,
         receive_count=int(count),
-        queue_arn=_text(record, "eventSourceARN", where),
+        queue_arn=text_at(record, "eventSourceARN", where),
+        reason=_text_or_nothing(value_at(record, "messageAttributes.Reason.stringValue")),
+        sent=_seconds(value_at(record, "attributes.SentTimestamp")),
     )
 
 
-def _records(records: object, where: str) -> list[tuple[str, Mapping[str, object]]]:
-    """The records, each with the words that place it in a reason."""
-    if not isinstance(records, list | tuple):
-        _poison(where, f"Records is not a list but {_kind(records)}")
-    if not records:
-        _poison(where, "Records is empty")
-    for index, record in enumerate(records):
-        if not isinstance(record, Mapping):
-            _poison(where, f"record {index}: not an object but {_kind(record)}")
-    return [(f"{where}record {index}: ", record) for index, record in enumerate(records)]
+def _text_or_nothing(value: object) -> str:
+    """What only explains a message: where it cannot be read, that is no reason to lose one."""
+    return value if isinstance(value, str) else ""
 
 
-def _text(node: Mapping[str, object], path: str, where: str) -> str:
-    """The text at a dotted path. Poison if missing, of another type, empty or not Unicode."""
-    value: object = node
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    if value is None:
-        _poison(where, f"{path} is missing")
-    if not isinstance(value, str):
-        _poison(where, f"{path} is not text but {_kind(value)}")
-    if not value:
-        _poison(where, f"{path} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        _poison(where, f"{path} has a lone surrogate, which is no character")
-    return value
+def _seconds(milliseconds: object) -> float | None:
+    """A time as SQS tells it; one that cannot be read is unknown."""
+    if isinstance(milliseconds, str) and milliseconds.isdecimal() and len(milliseconds) <= _MAX_TIME_DIGITS:
+        return int(milliseconds) / 1000
+    return None
 
 
 def _utc(value: object) -> datetime | None:
@@ -282,16 +281,3 @@ def _utc(value: object) -> datetime | None:
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _kind(value: object) -> str:
-    return type(value).__name__
-
-
-def _shown(text: str) -> str:
-    """An excerpt that is short, of one line and printable."""
-    return ascii(text[:_MAX_EXCERPT])[:_MAX_EXCERPT]
-
-
-def _poison(where: str, reason: str) -> NoReturn:
-    raise PoisonMessage(where + reason)

@@ -117,6 +117,22 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
             time=datetime(2025, 3, 15, tzinfo=UTC),
         ),
     ),
+    "s3_lifecycle_delete_marker": (
+        named(
+            "orders-eu",
+            "logs/2024/old.log",
+            event="LifecycleExpiration:DeleteMarkerCreated",
+            time=datetime(2025, 3, 15, tzinfo=UTC),
+        ),
+    ),
+    "s3_lifecycle_transition": (
+        named("orders-eu", "logs/2024/cold.log", event="LifecycleTransition", time=datetime(2025, 3, 15, tzinfo=UTC)),
+    ),
+    "s3_intelligent_tiering": (
+        named(
+            "orders-eu", "tiered/rarely read.bin", event="IntelligentTiering", time=datetime(2025, 3, 15, tzinfo=UTC)
+        ),
+    ),
     "s3_tagging": (named("orders-eu", "tagged/file.txt", event="ObjectTagging:Put"),),
     "s3_acl": (named("orders-eu", "public/logo.svg", event="ObjectAcl:Put"),),
     "s3_restore_completed": (named("orders-eu", "archive/1999.zip", event="ObjectRestore:Completed"),),
@@ -149,6 +165,20 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
         ),
     ),
     "eventbridge_tags_added": (named("orders-eu", "tagged/file.txt", event="Object Tags Added", time=SECOND),),
+    "eventbridge_tags_deleted": (named("orders-eu", "tagged/file.txt", event="Object Tags Deleted", time=SECOND),),
+    "eventbridge_acl_updated": (named("orders-eu", "public/logo.svg", event="Object ACL Updated", time=SECOND),),
+    "eventbridge_restore_completed": (
+        named("orders-eu", "archive/1999.zip", event="Object Restore Completed", time=SECOND),
+    ),
+    "eventbridge_restore_expired": (
+        named("orders-eu", "archive/1999.zip", event="Object Restore Expired", time=SECOND),
+    ),
+    "eventbridge_access_tier_changed": (
+        named("orders-eu", "tiered/rarely read.bin", event="Object Access Tier Changed", time=SECOND),
+    ),
+    "eventbridge_storage_class_changed": (
+        named("orders-eu", "logs/2024/cold.log", event="Object Storage Class Changed", time=SECOND),
+    ),
     "minio_webhook_put": (named("photos", "2025%2Fsea+%26+sky%2Bsun+100%25.jpg", "2025/sea & sky+sun 100%.jpg"),),
     "minio_webhook_tagging": (named("photos", "plain.jpg", event="ObjectCreated:PutTagging"),),
     "minio_webhook_delete": (named("photos", "a+b", "a b", event="ObjectRemoved:Delete"),),
@@ -157,6 +187,7 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
     ),
     "minio_listen_put": (named("photos", "2025/1+1=2 100%25.jpg", "2025/1 1=2 100%.jpg"),),
     "minio_listen_put_and_read": (named("photos", "written.jpg"),),
+    "rgw_http_put": (named("science", "2026/ä + 50% #1.txt", "2026/ä   50% #1.txt", time=MICROSECOND),),
     "ceph_put": (named("science", "runs/2025/ä + 50% #1.h5", "runs/2025/ä   50% #1.h5", time=MICROSECOND),),
     "ceph_put_encoded_looking": (
         named("science", "runs/a%20b%2Fc", "runs/a b/c", event="ObjectCreated:Copy", time=MICROSECOND),
@@ -166,6 +197,8 @@ SAMPLES: dict[str, tuple[ChangedKey, ...]] = {
     "r2_put": (named("assets", "img/50% off+more.png", "img/50% off more.png", event="PutObject"),),
     "r2_copy": (named("assets", "img/copy.png", event="CopyObject"),),
     "r2_delete": (named("assets", "img/gone.png", event="DeleteObject"),),
+    "r2_complete_multipart": (named("assets", "video/big one.mp4", event="CompleteMultipartUpload"),),
+    "r2_lifecycle_deletion": (named("assets", "tmp/expired.png", event="LifecycleDeletion"),),
     "unknown_vendor_put": (named("photos", "docs%2Fa+b.txt", "docs/a b.txt"),),
     "nameless_vendor_put": (named("photos", "docs/plain.txt", time=None),),
 }
@@ -180,8 +213,20 @@ IGNORED = {
 POISON_SAMPLES = {
     "dynamodb_stream": "record 0: eventSource is 'aws:dynamodb', not a bucket",
     "sqs_batch": "record 0: eventSource is 'aws:sqs', not a bucket",
+    "sqs_batch_set_aside": "record 0: eventSource is 'aws:sqs', not a bucket",
     "sns_subscription_confirmation": ("an SNS message of type 'SubscriptionConfirmation', not a notification"),
     "eventbridge_other_service": "source is 'aws.ec2', not aws.s3",
+    "eventbridge_scheduled": "source is 'aws.events', not aws.s3",
+    "eventbridge_cloudtrail": "detail.object.key is missing",
+    **dict.fromkeys(
+        (
+            "batch_operations_1_0",
+            "batch_operations_1_0_old_arn",
+            "batch_operations_2_0",
+            "batch_operations_2_0_two_tasks",
+        ),
+        "no known shape of notification, its fields are 'invocationSchemaVersion, invocationId, job, tasks'",
+    ),
 }
 
 
@@ -432,6 +477,46 @@ class TestBatch:
         ]
         assert reason_of(bad.body).startswith("not JSON")
 
+    def test_a_message_that_was_set_aside_says_why_and_one_that_was_not_says_nothing(self) -> None:
+        messages = messages_of(json.loads(text_of("sqs_batch_set_aside")))
+        assert [message.reason for message in messages] == [
+            "PutObject orders-copy/a b.txt: AccessDenied: Access Denied",
+            "",
+        ]
+
+    def test_a_message_tells_when_it_was_sent_in_seconds(self) -> None:
+        messages = messages_of(json.loads(text_of("sqs_batch_set_aside")))
+        assert [message.sent for message in messages] == [1741944414.321, 1741944414.0]
+
+    @pytest.mark.parametrize("told", [None, "", "soon", "-1", "1.5", "1" * 16, "\ud800", 1741944414321, [], {}])
+    def test_a_time_that_cannot_be_read_is_unknown_and_does_not_lose_the_message(self, told: object) -> None:
+        message = messages_of(
+            self.changed(body="b", attributes={"ApproximateReceiveCount": "1", "SentTimestamp": told})
+        )[1]
+        assert (message.body, message.sent) == ("b", None)
+
+    @pytest.mark.parametrize(
+        "told",
+        [
+            None,
+            [],
+            {},
+            {"Reason": None},
+            {"Reason": "x"},
+            {"Reason": {}},
+            {"Reason": {"stringValue": 7}},
+            {"Other": {}},
+        ],
+    )
+    def test_a_reason_that_cannot_be_read_is_none_and_does_not_lose_the_message(self, told: object) -> None:
+        message = messages_of(self.changed(body="b", messageAttributes=told))[1]
+        assert (message.body, message.reason) == ("b", "")
+
+    def test_a_message_of_a_sender_without_attributes_has_no_reason_and_no_time(self) -> None:
+        first = {name: value for name, value in self.BATCH["Records"][0].items() if name != "messageAttributes"}
+        (message,) = messages_of({"Records": [{**first, "attributes": {"ApproximateReceiveCount": "1"}}]})
+        assert (message.reason, message.sent) == ("", None)
+
     def test_a_body_that_is_poison_or_empty_does_not_spoil_the_batch(self) -> None:
         assert [message.body for message in messages_of(self.changed(body=""))][1] == ""
 
@@ -476,7 +561,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.c
 NAMES = """
 Records Type Notification Message Sns Event s3:TestEvent detail-type source aws.s3 detail action eventSource
 aws:s3 minio:s3 aws:sqs eventName ObjectAccessed:Get eventTime s3 bucket name object key a%FF a+b body
-attributes ApproximateReceiveCount messageId
+attributes ApproximateReceiveCount messageId SentTimestamp messageAttributes Reason stringValue
 """
 WORDS = st.sampled_from(NAMES.split())
 ANY_JSON = st.recursive(
@@ -506,6 +591,16 @@ class TestProperties:
     def test_any_value_is_a_batch_or_poison(self, value: Any) -> None:
         self.is_read_or_poison(messages_of, value)
         self.is_read_or_poison(messages_of, {"Records": [value]})
+
+    @given(ANY_JSON, ANY_JSON, ANY_JSON)
+    def test_whatever_only_explains_a_message_never_makes_it_poison(
+        self, attributes: Any, reason: Any, sent: Any
+    ) -> None:
+        record = TestBatch.BATCH["Records"][0]
+        counted = {"ApproximateReceiveCount": "1", "SentTimestamp": sent}
+        for told in (attributes, {"Reason": reason}, {"Reason": {"stringValue": reason}}):
+            (message,) = messages_of({"Records": [{**record, "attributes": counted, "messageAttributes": told}]})
+            assert message.body == record["body"]
 
     @given(st.text() | st.binary())
     def test_any_text_or_bytes_are_read_or_poison(self, body: str | bytes) -> None:
@@ -553,3 +648,19 @@ class TestProperties:
             return
         assert reason
         assert "\n" not in reason
+
+
+def test_what_an_event_says_of_the_object_is_kept_as_a_hint():
+    (put,) = parse_message(text_of("s3_put")).changes
+    assert (put.size, put.etag) == (2048, "0cc175b9c0f1b6a831c399e269772661")
+    (gone,) = parse_message(text_of("s3_delete")).changes
+    assert gone.size is None
+
+
+@pytest.mark.parametrize("told", [-1, True, "12", 1.5, None, [], {}])
+def test_a_hint_that_is_none_is_no_reason_to_lose_a_change(told):
+    document = json.loads(text_of("s3_put"))
+    document["Records"][0]["s3"]["object"] |= {"size": told, "eTag": told}
+    (change,) = parse_message(json.dumps(document)).changes
+    assert change.size is None
+    assert change.etag in ("", told)
