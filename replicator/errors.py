@@ -5,6 +5,7 @@ ReplicatorError
 │   └── Unreachable           an endpoint that may be wrong, or away: whoever can wait tries again
 ├── Refused                   a brake held back something dangerous; the text says how on   (exit 3)
 ├── PoisonMessage             a notification that can never be understood: dead-letter it
+├── QueueError                a queue did not answer, or refused: what it holds is safe, try again
 ├── SourceKeepsChanging       retry later: the source changed in every round we looked at it
 ├── TooLargeForNow            retry with more time: it would be cut off, and has no parts to go on from
 └── StoreError                one request on one object of one store
@@ -52,6 +53,10 @@ class PoisonMessage(ReplicatorError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class QueueError(ReplicatorError):
+    """A queue did not answer or refused a request. What it holds is safe; what was being sent has to be sent again."""
 
 
 class SourceKeepsChanging(ReplicatorError):

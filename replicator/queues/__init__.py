@@ -1,0 +1,1 @@
+"""Queues of messages: the port, SQS, and a file of SQLite where there is no SQS."""
