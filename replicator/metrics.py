@@ -9,8 +9,12 @@
 | `replicator_last_pass_duration_seconds`  | how long it took                                               |
 | `replicator_pending`                     | keys that are known to have changed and are not yet dealt with |
 | `replicator_watch_events_total`          | changes that the file system or a queue told of                |
+| `replicator_held`                        | messages in the hold queue; absent without one                 |
 | `replicator_catalogue_up`                | 1: the catalogue takes what it is told; absent without one     |
 | `replicator_url_requests_total`          | requests for presigned URLs, by status of the answer           |
+| `replicator_events_total`                | requests to the webhook, by status of the answer               |
+| `replicator_lag_seconds`                 | from a change to the moment when the targets have it           |
+| `replicator_event_age_seconds`           | from a change to the moment when the webhook has stored it     |
 | `replicator_healthy`                     | 1, or 0 when /healthz answers 503                              |
 | `replicator_build_info`, `process_*`     | the version; memory, CPU, open files                           |
 """
@@ -20,7 +24,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from replicator import __version__
@@ -28,6 +32,9 @@ from replicator.model import Did, Outcome
 
 CHANGES = frozenset({Did.COPIED, Did.MOVED, Did.METADATA, Did.TAGS, Did.DELETED})
 """What changes a target."""
+
+AGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 15, 60, 300, 3600)
+"""Seconds."""
 
 
 class Metrics:
@@ -50,6 +57,21 @@ class Metrics:
         self._urls = Counter(
             "replicator_url_requests", "Requests for presigned URLs, by HTTP status.", ("status",), registry=registry
         )
+        self._webhook = Counter(
+            "replicator_events", "Requests to the webhook, by HTTP status.", ("status",), registry=registry
+        )
+        self._event_ages = Histogram(
+            "replicator_event_age_seconds",
+            "Seconds from a change to its being stored here.",
+            buckets=AGES,
+            registry=registry,
+        )
+        self._lags = Histogram(
+            "replicator_lag_seconds",
+            "Seconds from a change to its being at the targets.",
+            buckets=AGES,
+            registry=registry,
+        )
         self._changed = self._gauge("replicator_last_change_timestamp_seconds", "When a target was last changed.")
         self._passed = self._gauge("replicator_last_pass_timestamp_seconds", "When the last pass ended.")
         self._pass_took = self._gauge("replicator_last_pass_duration_seconds", "How long the last pass took.")
@@ -57,6 +79,7 @@ class Metrics:
         self._healthy = self._gauge("replicator_healthy", "Whether all is well.")
         self._healthy.set(1)
         self._catalogue: Gauge | None = None
+        self._held: Gauge | None = None
 
     def add(self, outcome: Outcome) -> None:
         """Counts one outcome."""
@@ -87,9 +110,27 @@ class Metrics:
             self._catalogue = self._gauge("replicator_catalogue_up", "Whether the catalogue takes what it is told.")
         self._catalogue.set(up)
 
+    def held(self, messages: int) -> None:
+        """So many messages with deletes wait for a person. Not to be called where there is no hold queue."""
+        if self._held is None:
+            self._held = self._gauge("replicator_held", "Messages in the hold queue for deletes.")
+        self._held.set(messages)
+
     def url_request(self, status: int) -> None:
         """A request for a presigned URL was answered with this status."""
         self._urls.labels(str(status)).inc()
+
+    def event(self, status: int) -> None:
+        """A request to the webhook was answered with this status."""
+        self._webhook.labels(str(status)).inc()
+
+    def lag(self, seconds: float) -> None:
+        """A change is at the targets, so long after it happened. Clocks may differ: a negative one is 0."""
+        self._lags.observe(max(seconds, 0.0))
+
+    def event_age(self, seconds: float) -> None:
+        """A change that the webhook was told of is stored, so long after it happened."""
+        self._event_ages.observe(seconds)
 
     def healthy(self, reason: str | None) -> None:
         """All is well when there is no reason why not. reason: one line without secrets; /healthz shows it."""

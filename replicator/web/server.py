@@ -10,6 +10,7 @@ from aiohttp import web
 
 from replicator.errors import ConfigurationError
 from replicator.web.listen import Listen
+from replicator.web.quiet import keep_requests_out_of_logs
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,6 +32,7 @@ async def serve(listen: Listen, app: web.Application) -> AsyncIterator[None]:
 
     Raises ConfigurationError when nobody can listen there.
     """
+    keep_requests_out_of_logs()
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=LAST_ANSWERS)
     await runner.setup()
     try:

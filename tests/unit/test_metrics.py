@@ -55,7 +55,7 @@ def test_the_last_change_is_when_a_target_was_changed(did):
     clock = Clock()
     metrics = Metrics(clock=clock)
     metrics.add(Outcome("key", TARGET, did, ""))
-    nothing_changed = did in (Did.IN_SYNC, Did.KEPT, Did.DIFFERS, Did.SKIPPED, Did.FAILED)
+    nothing_changed = did in (Did.IN_SYNC, Did.KEPT, Did.HELD, Did.BEGUN, Did.DIFFERS, Did.SKIPPED, Did.FAILED)
     assert values(metrics)["replicator_last_change_timestamp_seconds",] == (0 if nothing_changed else clock.now)
 
 
@@ -87,6 +87,14 @@ def test_a_catalogue_is_spoken_of_only_where_there_is_one():
     for up in (True, False, True):
         metrics.catalogue(up=up)
         assert values(metrics)["replicator_catalogue_up",] == up
+
+
+def test_held_deletes_are_spoken_of_only_where_there_is_a_hold_queue():
+    metrics = Metrics()
+    assert ("replicator_held",) not in values(metrics)
+    for count in (3, 0):
+        metrics.held(count)
+        assert values(metrics)["replicator_held",] == count
 
 
 def test_all_is_well_until_there_is_a_reason_why_not():
