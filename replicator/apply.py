@@ -11,7 +11,7 @@ from replicator.copying import Copier
 from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do
 from replicator.errors import Archived, ChangedMeanwhile, NoSuchKey, Rejected, StoreError, Unproven, Unsupported
 from replicator.model import Did, Evidence, ObjectState, Observed, Tags, Verdict
-from replicator.publish import Copied, Publisher
+from replicator.publish import Copied, Publisher, write_of
 from replicator.server_side import copy_server_side
 from replicator.store import ObjectStore
 
@@ -46,12 +46,17 @@ class Applier:
         self._copier = copier
         self._trash = trash
 
-    async def copy_unseen(self, key: str, size: int, progress: Sequence[Progress]) -> Observed:
+    async def copy_unseen(
+        self, key: str, size: int, progress: Sequence[Progress], *, only_new: bool = False
+    ) -> Observed:
         """Copies a small object known only from a listing to targets that do not list it; what was copied.
+
+        only_new: a target that has the key is to refuse it, with ChangedMeanwhile as its error.
 
         Raises NoSuchKey or ChangedMeanwhile when the object is not of that kind any more.
         """
-        observed, results = await self._copier.copy_unseen(key, size, [one.publisher for one in progress])
+        publishers = [one.publisher for one in progress]
+        observed, results = await self._copier.copy_unseen(key, size, publishers, only_new=only_new)
         for one, result in zip(progress, results, strict=True):
             one.action = NOT_AT_TARGET
             await self._note(key, observed, one, result)
@@ -84,7 +89,7 @@ class Applier:
         """Copies an object that is to be deleted into the trash. Raises StoreError when that cannot be done."""
         store, to = one.publisher.target, await self._free(key, one.publisher.target)
         stamp = target.state.stamp or target.state.etag  # with one, a store that changes ETags may do so
-        result = await copy_server_side(store, key, target, one.publisher, to=to, stamp=stamp)
+        result = await copy_server_side(store, key, target.state, one.publisher, write_of(target, stamp=stamp), to=to)
         if isinstance(result, Exception):
             raise result
         if result is None or not await self._kept(to, target, one.publisher):
@@ -119,15 +124,9 @@ class Applier:
 
     async def _amend_metadata(self, key: str, source: Observed, target: Observed, one: Progress) -> None:
         """Replaces attributes and tags by copying the target's object onto itself; with its bytes if it must be."""
-        state = replace(target.state, attributes=source.state.attributes, archived=False)
-        equal = target.state.etag == source.state.etag
-        result = await copy_server_side(
-            one.publisher.target,
-            key,
-            Observed(state, source.tags),
-            one.publisher,
-            stamp=None if equal else source.state.etag,
-        )
+        stamp = None if target.state.etag == source.state.etag else source.state.etag
+        write = one.publisher.amendment_of(source, target.state, stamp=stamp)
+        result = await copy_server_side(one.publisher.target, key, target.state, one.publisher, write)
         if isinstance(result, Copied):
             await self._note(key, source, one, result, did=Did.METADATA)
         else:

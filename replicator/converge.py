@@ -11,7 +11,8 @@ delivered again (docs/DESIGN.md, "Two workers").
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Protocol
 
 from replicator.apply import Applier, Progress
 from replicator.budget import ByteBudget
@@ -24,12 +25,14 @@ from replicator.errors import (
     NoSuchKey,
     NoSuchUpload,
     NotAnObject,
+    Rejected,
     SourceKeepsChanging,
     StoreError,
     TooLargeForNow,
+    Unsupported,
 )
-from replicator.model import Deletes, Did, Evidence, MiB, ObjectState, Observed, Outcome, Version
-from replicator.multipart import parts_of
+from replicator.model import Deletes, Did, Evidence, Listed, MiB, ObjectState, Observed, Outcome, Version
+from replicator.multipart import is_md5, parts_of
 from replicator.parts import RESUME_FROM
 from replicator.publish import Publisher
 from replicator.store import ObjectStore, SourceStore
@@ -49,6 +52,11 @@ APPEARANCES = 3
 CORRUPTED_ROUNDS = 2
 """How often bytes may arrive wrong before that is reported: each round sends the whole object."""
 
+HELD = "held back by the brake on deletes"
+"""Why a delete was not made that `may_delete` did not allow."""
+
+BEGUN = "begun, its parts are copied one by one"
+
 DONE = {
     Do.NOTHING: Did.IN_SYNC,
     Do.KEEP: Did.KEPT,
@@ -59,6 +67,20 @@ DONE = {
 }
 
 
+class HandOut(Protocol):
+    """Large objects that are not copied by whoever meets them, but by many, part by part."""
+
+    def takes(self, state: ObjectState) -> bool:
+        """Whether this object of the source is to be copied so."""
+
+    async def begin(self, key: str, source: Observed, targets: Sequence[str]) -> list[Exception | None]:
+        """Begins it at the targets of these names, and hands out the parts; one error for each target, in order.
+
+        None stands for one where it is begun, or will be tried again without us. Idempotent. Raises a StoreError of
+        the source, and QueueError when the parts could not be handed out.
+        """
+
+
 class Converger:
     """Converges keys of one source to its targets.
 
@@ -67,6 +89,8 @@ class Converger:
     confirm: ask the source again after every write. A bulk run may leave that to its next pass, for new keys.
     now: seconds since the epoch.
     trash: prefix at the targets that takes what is deleted, "" for none.
+    may_delete: asked before the deletes of a key, if given; what it does not allow is an outcome HELD.
+    hand_out: takes large objects off our hands, if given.
     """
 
     def __init__(
@@ -79,6 +103,8 @@ class Converger:
         confirm: bool = True,
         resume_from: int = RESUME_FROM,
         trash: str = "",
+        may_delete: Callable[[str], Awaitable[bool]] | None = None,
+        hand_out: HandOut | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
@@ -88,23 +114,41 @@ class Converger:
         self.confirm = confirm
         copier = Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from)
         self._applier = Applier(copier, trash=trash)
+        self._may_delete = may_delete
+        self._hand_out = hand_out
         self._clock = clock
         self._now = now
         self._server_side = [target.can_copy_from(source) for target in targets]
 
-    async def converge(self, key: str, listed: Row | None = None, *, seconds: float | None = None) -> list[Outcome]:
+    async def converge(
+        self,
+        key: str,
+        listed: Row | None = None,
+        *,
+        guess: Listed | None = None,
+        seconds: float | None = None,
+        released: bool = False,
+        targets: Collection[str] | None = None,
+    ) -> list[Outcome]:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
 
         Idempotent. Never raises an Exception: what failed is an outcome FAILED with its error, and one target's
-        failure does not hold back the others. listed: what listings said, which may save asking. seconds: in which it
-        has to be done: an object that cannot be resumed and is too large for that is not begun.
+        failure does not hold back the others. listed: what listings said, which may save asking. guess: what an event
+        said of the source's object, which is likely to be new; nothing of it need be true. seconds: in which it has to
+        be done: an object that cannot be resumed and is too large for that is not begun. released: deletes are made
+        without asking `may_delete`. targets: names of those that it is about, where that is not all.
         """
         started, began = self._clock(), self._now()
         deadline = None if seconds is None else started + seconds
-        progress = [Progress(publisher) for publisher in self.publishers]
+        progress = [
+            Progress(publisher) for publisher in self.publishers if targets is None or publisher.target.name in targets
+        ]
         try:
-            if listed is None or not await self._copy_unseen(key, listed, progress):
-                await self._rounds(key, progress, deadline)
+            if not (
+                (listed is not None and await self._copy_unseen(key, listed, progress))
+                or (guess is not None and await self._copy_guessed(key, guess, progress))
+            ):
+                await self._rounds(key, progress, deadline, released=released)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one key must not stop the others
             for one in progress:
                 one.error = one.error or error
@@ -118,17 +162,17 @@ class Converger:
         return source, [decide(source, target, deletes=self.deletes) for target in targets]
 
     async def _copy_unseen(self, key: str, listed: Row, progress: list[Progress]) -> bool:
-        """The short way for a new object in a bulk run: GET and PUT, or HEAD and COPY inside one service.
+        """The short way for a new object: GET and PUT, or HEAD and COPY inside one service, and HEAD to confirm.
 
         False if the long way is to be gone.
         """
         entry = listed.source
-        if self.confirm or entry is None or any(listed.targets):
+        if entry is None or any(listed.targets) or (self._hand_out is not None and parts_of(entry.etag) is not None):
             return False
         try:
             if all(self._server_side):
                 observed = await self._observe_source(key)
-                if observed is None:
+                if observed is None or (self._hand_out is not None and self._hand_out.takes(observed.state)):
                     return False
                 for one in progress:
                     one.action = NOT_AT_TARGET
@@ -143,9 +187,28 @@ class Converger:
             return False
         for one in progress:
             one.source = observed
-        return not observed.tags or _same(observed, await self._observe_source(key))
+        return not (self.confirm or observed.tags) or _same(observed, await self._observe_source(key))
 
-    async def _rounds(self, key: str, progress: list[Progress], deadline: float | None) -> None:
+    async def _copy_guessed(self, key: str, guess: Listed, progress: list[Progress]) -> bool:
+        """The short way where nobody has looked at the targets: they are asked to take the object only if it is new.
+
+        False, as if nothing were tried, if the long way is to be gone.
+        """
+        if guess.size > SMALL or not is_md5(guess.etag) or any(self._server_side):
+            return False
+        if not all(one.publisher.takes_only_new and not one.publisher.foreign_etags for one in progress):
+            return False
+        try:
+            observed = await self._applier.copy_unseen(key, guess.size, progress, only_new=True)
+        except StoreError:
+            return False
+        for one in progress:
+            one.source = observed
+            if isinstance(one.error, (Rejected, Unsupported)):
+                one.publisher.takes_only_new = False
+        return not any(one.error for one in progress) and _same(observed, await self._observe_source(key))
+
+    async def _rounds(self, key: str, progress: list[Progress], deadline: float | None, *, released: bool) -> None:
         """Looks, acts and looks again until the source is the one that was acted upon."""
         source = await self._observe_source(key)
         broken: Exception | None = None
@@ -153,7 +216,7 @@ class Converger:
         for _ in range(ROUNDS):
             try:
                 self._check_time(key, source, deadline)
-                if not await self._round(key, source, progress):
+                if not await self._round(key, source, progress, released=released):
                     return
                 broken = None
             except LOOK_AGAIN as error:
@@ -175,6 +238,8 @@ class Converger:
         """Refuses what would surely be cut off: an object without parts has nothing to go on from the next time."""
         if deadline is None or source is None or parts_of(source.state.etag) is not None:
             return
+        if self._hand_out is not None and self._hand_out.takes(source.state):
+            return
         left = deadline - self._clock()
         if source.state.size > max(SMALL, left * SLOWEST):
             raise TooLargeForNow(
@@ -182,26 +247,41 @@ class Converger:
                 "copy it with `replicator migrate`"
             )
 
-    async def _round(self, key: str, source: Observed | None, progress: list[Progress]) -> bool:
+    async def _round(self, key: str, source: Observed | None, progress: list[Progress], *, released: bool) -> bool:
         """Acts once on what the source was seen to be; whether anything was, or may have been, written."""
         copies: list[Progress] = []
+        allowed: bool | None = True if released or self._may_delete is None else None
         wrote = False
         for one in progress:
             one.error, one.source = None, source
+            one.did = None if one.did is Did.HELD else one.did
             try:
                 target = await self._observe_target(key, one.publisher)
                 limits = Limits(one.beyond, tags=one.publisher.holds_tags and TAGS not in one.beyond)
                 one.action = decide(source, target, deletes=self.deletes, limits=limits)
+                if one.action.do is Do.DELETE and allowed is None and self._may_delete is not None:
+                    allowed = await self._may_delete(key)
                 if one.action.do is Do.COPY:
                     copies.append(one)
+                elif one.action.do is Do.DELETE and not allowed:
+                    one.did = Did.HELD
                 elif one.action.do not in (Do.NOTHING, Do.KEEP):
                     wrote = True
                     await self._applier.amend(key, source, target, one)
             except StoreError as error:
                 one.error = error
         if copies and source is not None:
-            await self._applier.copy(key, source, copies)
+            await self._copy(key, source, copies)
         return wrote or bool(copies)
+
+    async def _copy(self, key: str, source: Observed, copies: list[Progress]) -> None:
+        """Copies the bytes, or begins to. Raises a StoreError of the source."""
+        if self._hand_out is None or source.state.archived or not self._hand_out.takes(source.state):
+            await self._applier.copy(key, source, copies)
+            return
+        errors = await self._hand_out.begin(key, source, [one.publisher.target.name for one in copies])
+        for one, error in zip(copies, errors, strict=True):
+            one.did, one.wrote, one.error = Did.BEGUN, one.action, error
 
     async def _observe_source(self, key: str) -> Observed | None:
         """The source's object as it is now; None only when its absence is proved.
@@ -237,6 +317,10 @@ async def _observe(store: SourceStore, key: str) -> Observed:
 def _outcome(key: str, one: Progress, began: float, seconds: float) -> Outcome:
     action = one.wrote or one.action or Action(Do.NOTHING, "")
     did, reason = one.did or DONE[action.do], action.reason
+    if did is Did.HELD:
+        reason = f"{HELD}: {reason}"
+    elif did is Did.BEGUN:
+        reason = f"{BEGUN}: {reason}"
     if one.error is not None:
         did, reason = Did.SKIPPED if isinstance(one.error, NotAnObject) else Did.FAILED, str(one.error)
     state = one.source.state if one.source is not None else None

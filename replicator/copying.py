@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from replicator.budget import ByteBudget
 from replicator.errors import ChangedMeanwhile, Corrupted
@@ -24,7 +25,7 @@ from replicator.layout import find_cut
 from replicator.model import Evidence, MiB, ObjectState, Observed
 from replicator.multipart import md5_of, parts_of, promised_md5
 from replicator.parts import PartCopy
-from replicator.publish import Copied, Publisher, write_of
+from replicator.publish import Copied, Publisher
 from replicator.reading import SourceTrust, pin_of
 from replicator.server_side import copy_server_side
 from replicator.store import Data, SourceStore
@@ -56,7 +57,7 @@ class Copier:
         """
         results: dict[int, Result] = {}
         for index, publisher in enumerate(targets):
-            result = await copy_server_side(self.source, key, observed, publisher)
+            result = await copy_server_side(self.source, key, observed.state, publisher, publisher.write_of(observed))
             if result is not None:
                 results[index] = result
         moving = [index for index in range(len(targets)) if index not in results]
@@ -65,11 +66,13 @@ class Copier:
             results.update(zip(moving, moved, strict=True))
         return [results[index] for index in range(len(targets))]
 
-    async def copy_unseen(self, key: str, size: int, targets: Sequence[Publisher]) -> tuple[Observed, list[Result]]:
+    async def copy_unseen(
+        self, key: str, size: int, targets: Sequence[Publisher], *, only_new: bool = False
+    ) -> tuple[Observed, list[Result]]:
         """Copies a small object whose state is only known from a listing: one GET, and one PUT for each target.
 
-        size: bytes, as listed, at most SMALL. Returns the version that was copied, too. Raises ChangedMeanwhile if
-        the object is not of that kind any more.
+        size: bytes, as listed, at most SMALL. only_new: as Write has it. Returns the version that was
+        copied, too. Raises ChangedMeanwhile if the object is not of that kind any more.
         """
         async with self.budget.lend(size) as memory:
             fetched = await self.source.fetch(key, limit=size, into=memory)
@@ -78,7 +81,7 @@ class Copier:
                 raise ChangedMeanwhile("GetObject", key, "is a multipart object by now")
             tags = await self.source.get_tags(key, state.version_id) if state.tag_count else ()
             observed = Observed(state, tags)
-            return observed, await self._publish_all(key, fetched.data, observed, targets)
+            return observed, await self._publish_all(key, fetched.data, observed, targets, only_new=only_new)
 
     async def _move(self, key: str, observed: Observed, targets: Sequence[Publisher]) -> list[Result]:
         state = observed.state
@@ -93,11 +96,11 @@ class Copier:
             return await self._publish_all(key, data, observed, targets)
 
     async def _publish_all(
-        self, key: str, data: Data, observed: Observed, targets: Sequence[Publisher]
+        self, key: str, data: Data, observed: Observed, targets: Sequence[Publisher], *, only_new: bool = False
     ) -> list[Result]:
         async def attempt(publisher: Publisher) -> Result:
             try:
-                return await self._publish(key, data, observed, publisher)
+                return await self._publish(key, data, observed, publisher, only_new=only_new)
             except Exception as error:  # noqa: BLE001 - becomes this target's result
                 return error
 
@@ -105,17 +108,22 @@ class Copier:
             return [await attempt(targets[0])]
         return list(await asyncio.gather(*(attempt(publisher) for publisher in targets)))
 
-    async def _publish(self, key: str, data: Data, observed: Observed, publisher: Publisher) -> Copied:
+    async def _publish(
+        self, key: str, data: Data, observed: Observed, publisher: Publisher, *, only_new: bool
+    ) -> Copied:
         state = observed.state
         promised = _promised(state)
         if promised is not None and not publisher.foreign_etags:
             try:
-                written, lost = await publisher.put(key, data, write_of(observed, md5=promised))
+                write = publisher.write_of(observed, md5=promised)
+                written, lost = await publisher.put(key, data, replace(write, only_new=only_new))
                 if written.etag == state.etag:
                     self.trust.proved = True
                     return Copied(Evidence.ETAG, state.size, lost)
             except Corrupted:  # the target refused the bytes: settled below, with a digest of our own
                 pass
+        if only_new:  # it may be there by now, and what is there has to be looked at
+            raise ChangedMeanwhile("PutObject", key, "whether the copy is good has to be looked at")
         return await self._publish_stamped(key, data, observed, publisher)
 
     async def _publish_stamped(self, key: str, data: Data, observed: Observed, publisher: Publisher) -> Copied:
@@ -127,7 +135,8 @@ class Copier:
             again = await self.source.fetch(key, limit=state.size, pin=pin_of(state))
             if self.trust.proved or md5_of(again.data) != digest:
                 raise Corrupted("GetObject", key, "the bytes read do not fit the source's ETag")
-        written, lost = await publisher.put(key, data, write_of(observed, stamp=state.etag, md5=digest))
+        write = publisher.write_of(observed, stamp=state.etag, md5=digest)
+        written, lost = await publisher.put(key, data, write)
         await publisher.settle_etag(key, written, digest)
         return Copied(Evidence.STAMP, state.size, lost)
 

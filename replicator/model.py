@@ -129,6 +129,8 @@ class Did(Enum):
     DELETED = "deleted"
     IN_SYNC = "in sync"
     KEPT = "kept"
+    HELD = "held"
+    BEGUN = "begun"
     DIFFERS = "differs"
     SKIPPED = "skipped"
     FAILED = "failed"

@@ -26,8 +26,9 @@ from replicator.errors import (
 from replicator.layout import Cut, find_cut, parts_at_once
 from replicator.model import Evidence, Listed, MiB, ObjectState, Observed
 from replicator.multipart import Layout, Part, PartsProof, judge_parts, md5_of
-from replicator.publish import Copied, Publisher, class_of, write_of
+from replicator.publish import Copied, Publisher
 from replicator.reading import WINDOW, SourceTrust, digest_of, pin_of, read_windows
+from replicator.storage_classes import class_of
 from replicator.store import Data, SourceStore, Span, Stream
 from replicator.streaming import ATTEMPTS
 from replicator.workers import run_workers
@@ -101,7 +102,7 @@ class PartCopy:
             for publisher in targets:
                 upload = await self._start(publisher, layout, stamped=digests is not None)
                 uploads.append(upload)
-            await self._transfer(layout, uploads, digests)
+            await self.transfer(layout, uploads, digests)
             results = [await self._finish(layout, upload, digests) for upload in uploads]
             interrupted = False
             return results
@@ -114,10 +115,10 @@ class PartCopy:
 
     async def _start(self, publisher: Publisher, layout: Layout, *, stamped: bool) -> Upload:
         """Starts an upload, or finds the one to go on with. A stamped one is never taken up: it may have no stamp."""
-        write = write_of(self.observed, stamp=self.state.etag if stamped else None)
+        write = publisher.write_of(self.observed, stamp=self.state.etag if stamped else None)
         try:
             if self.resumable and not stamped:
-                found = await self._resume(publisher, layout, write.storage_class)
+                found = await self.find_begun(publisher, layout, write.storage_class)
                 if found is not None:
                     return found
             upload, lost = await publisher.until_accepted(
@@ -127,7 +128,7 @@ class PartCopy:
             return Upload(publisher, "", (), error=error)
         return Upload(publisher, upload, lost)
 
-    async def _resume(self, publisher: Publisher, layout: Layout, storage_class: str) -> Upload | None:
+    async def find_begun(self, publisher: Publisher, layout: Layout, storage_class: str) -> Upload | None:
         """The newest unfinished upload of this key that holds bytes of this version, for the right storage class.
 
         The sizes of all its parts must fit, and one part is read at the source: an upload of another version, or of
@@ -143,7 +144,11 @@ class PartCopy:
                         return Upload(publisher, name, (), etags=etags, resumed=True)
         return None
 
-    async def _transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
+    async def transfer(self, layout: Layout, uploads: list[Upload], digests: dict[int, bytes] | None) -> None:
+        """Stores these parts in all uploads that have no error and lack them; notes their ETags, or the error.
+
+        digests: as in `_attempt`. Raises a StoreError of the source.
+        """
         parts = iter(layout)
 
         async def work(mine: Iterator[Part]) -> None:

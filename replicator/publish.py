@@ -11,11 +11,10 @@ from replicator.decide import TAGS
 from replicator.errors import Corrupted, Rejected, StoreError, Unsupported
 from replicator.model import Evidence, ObjectState, Observed
 from replicator.reading import digest_of, pin_of
+from replicator.storage_classes import class_of
 from replicator.store import Data, ObjectStore, Write, Written
 
 Answer = TypeVar("Answer")
-
-DEFAULT_CLASSES = frozenset({"", "STANDARD"})
 
 REDIRECT = "website-redirect"
 CLASS = "storage class "
@@ -40,13 +39,8 @@ class Copied:
     resumed: bool = False
 
 
-def class_of(storage_class: str) -> str:
-    """A storage class as it is asked for: "" for the default, which some stores name and some do not."""
-    return "" if storage_class in DEFAULT_CLASSES else storage_class
-
-
 def write_of(observed: Observed, *, stamp: str | None = None, md5: bytes | None = None) -> Write:
-    """All of an object that is published beside its bytes. stamp, md5: as Write has them."""
+    """All of an object that is published beside its bytes, as it is. stamp, md5: as Write has them."""
     return Write(
         attributes=observed.state.attributes,
         tags=observed.tags,
@@ -74,9 +68,27 @@ class Publisher:
         self.target = target
         self.foreign_etags = False
         """Whether its ETags were seen not to be digests of what was sent (encryption, a proxy)."""
+        self.takes_only_new = True
+        """Whether it has not yet refused a write because that was to be taken only if the key is not there."""
         self.foreign_composites = False
         """The same of objects in parts, whose ETags rclone makes of all bytes."""
         self._refused: set[str] = set()
+
+    def write_of(self, observed: Observed, *, stamp: str | None = None, md5: bytes | None = None) -> Write:
+        """What is published here of a source's object: as it is, in the storage class that the target wants for it."""
+        write = write_of(observed, stamp=stamp, md5=md5)
+        wanted = self.target.storage_classes.wanted(observed.state.storage_class)
+        return write if wanted is None else replace(write, storage_class=wanted)
+
+    def amendment_of(self, source: Observed, target: ObjectState, *, stamp: str | None = None) -> Write:
+        """What is published when the target's object is copied onto itself, to be the source's in all but its bytes.
+
+        It stays in its storage class, unless the target wants another for the source's.
+        """
+        wanted = self.target.storage_classes.wanted(source.state.storage_class)
+        return replace(
+            write_of(source, stamp=stamp), storage_class=class_of(target.storage_class) if wanted is None else wanted
+        )
 
     async def settle_etag(self, key: str, written: Written, digest: bytes) -> None:
         """Finds out what an answered ETag means that is not the digest of what was sent. Raises Corrupted.

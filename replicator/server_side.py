@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from replicator.errors import AccessDenied, Corrupted, NoSuchUpload, Rejected, StoreError, Unsupported
 from replicator.layout import find_cut, parts_at_once
-from replicator.model import Evidence, ObjectState, Observed
+from replicator.model import Evidence, ObjectState
 from replicator.multipart import MAX_SINGLE, Layout, Part, composite_etag, parts_of
-from replicator.publish import Copied, Publisher, write_of
+from replicator.publish import Copied, Publisher
 from replicator.reading import pin_of
 from replicator.store import ObjectStore, SourceStore, Write
 from replicator.workers import run_workers
@@ -18,29 +18,30 @@ from replicator.workers import run_workers
 async def copy_server_side(
     source: SourceStore,
     key: str,
-    observed: Observed,
+    state: ObjectState,
     publisher: Publisher,
+    write: Write,
     *,
     to: str | None = None,
-    stamp: str | None = None,
 ) -> Copied | Exception | None:
-    """Copies `observed` from `source` with its attributes and tags, keeping its layout. to: another key for the copy.
+    """Copies the version `state` from `source`, keeping its layout. to: another key for the copy.
 
-    Returns None where the service cannot or will not do that, or would change the ETag: then bytes are to be moved.
-    A result with 0 bytes: none passed through us. stamp: as Write has it; with one the ETag may change.
+    write: what is published with its bytes; with a stamp in it the ETag may change. Returns None where the service
+    cannot or will not do that, or would change the ETag: then bytes are to be moved. A result with 0 bytes: none
+    passed through us.
     """
     if not publisher.target.can_copy_from(source):
         return None
-    copy = _ServerSideCopy(source, key, observed.state, publisher.target, key if to is None else to)
+    copy = _ServerSideCopy(source, key, state, publisher.target, key if to is None else to)
     try:
-        proved, lost = await publisher.until_accepted(write_of(observed, stamp=stamp), copy.run)
+        proved, lost = await publisher.until_accepted(write, copy.run)
     except (AccessDenied, Unsupported, Rejected, Corrupted):
         return None
     except StoreError as error:
         return error
     if not proved:
         return None
-    return Copied(Evidence.STAMP if stamp else Evidence.ETAG, 0, lost)
+    return Copied(Evidence.STAMP if write.stamp else Evidence.ETAG, 0, lost)
 
 
 class _ServerSideCopy:

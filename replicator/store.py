@@ -13,6 +13,7 @@ from typing import Protocol
 
 from replicator.model import Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part
+from replicator.storage_classes import StorageClasses
 
 Data = bytes | bytearray | memoryview
 """Bytes in memory."""
@@ -56,7 +57,8 @@ class Write:
 
     md5: digest of the body, when it is known beforehand; the store then refuses anything else.
     stamp: ETag of the source, kept in metadata where ETags cannot be equal.
-    storage_class: "" for the store's default.
+    storage_class: "" for the store's default. only_new: to be refused with ChangedMeanwhile if the key is there; a
+    store that does not know that (If-None-Match) replaces it, or raises Unsupported or Rejected.
     """
 
     attributes: Attributes = field(default_factory=Attributes)
@@ -64,6 +66,7 @@ class Write:
     md5: bytes | None = None
     stamp: str | None = None
     storage_class: str = ""
+    only_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +165,10 @@ class SourceStore(Protocol):
 
 class ObjectStore(SourceStore, Protocol):
     """One bucket below one prefix, to read from and to write to."""
+
+    @property
+    def storage_classes(self) -> StorageClasses:
+        """Which classes are wanted here for those of a source. Whoever makes a Write goes by it; the store does not."""
 
     async def put(self, key: str, body: Body, write: Write) -> Written:
         """Publishes an object atomically, replacing another. Idempotent.

@@ -11,7 +11,7 @@ from replicator.budget import ByteBudget
 from replicator.errors import Corrupted, Rejected, Transient, Unsupported
 from replicator.model import Evidence, Observed
 from replicator.multipart import promised_md5
-from replicator.publish import Copied, Publisher, Variant, write_of
+from replicator.publish import Copied, Publisher, Variant
 from replicator.reading import WINDOW, SourceTrust, digest_of, read_windows
 from replicator.store import Data, SourceStore, Stream
 
@@ -72,8 +72,8 @@ class StreamCopy:
 
     async def _send(self, sendings: list[_Sending], md5: bytes, *, stamp: str | None) -> None:
         """Sends until each target has it or will not have it; the results are noted."""
-        write = write_of(self.observed, stamp=stamp, md5=md5)
         for one in sendings:
+            write = one.publisher.write_of(self.observed, stamp=stamp, md5=md5)
             one.variants, one.failures, one.result = one.publisher.variants(write), 0, None
         while wanting := [one for one in sendings if one.wants_more]:
             await self._send_once(wanting, md5)

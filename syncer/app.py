@@ -1,32 +1,32 @@
-"""The Lambda: receives S3's notifications from SQS and mirrors the keys they name.
+"""The Lambdas: `mirror` is fed with S3's notifications and work items by SQS, `reconcile` by a clock, `batch` by S3
+Batch Operations, and `POST /urls` by API Gateway.
 
-Composition only; what happens is in replicator.live. Deploy with `chalice deploy` (README.md beside this file).
+Composition only; what happens is in replicator.live. Deploy with `chalice deploy` (README.md beside this file), or all
+of it with `make deploy` (docs/AWS.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
-from chalice.app import Chalice, ConvertToMiddleware, SQSEvent
+from chalice.app import Chalice, CloudWatchEvent, ConvertToMiddleware, SQSEvent
 from chalicelib.catalogue import recorder
 from chalicelib.deployment import environment
+from chalicelib.mirroring import LambdaMirror
+from chalicelib.telling import Telling
 
+from replicator.batch_operations import answer, parse_invocation
 from replicator.events import messages_of
-from replicator.live.batch import Handled
-from replicator.live.mirror import Mirror
-from replicator.live.queue import SqsQueue
-from replicator.model import Did, Outcome
-from replicator.settings import Settings
+from replicator.model import Outcome
 
 ENVIRONMENT = environment()
 app = Chalice(app_name="bucket-replicator")
 logger = Logger(service="replicator")
 metrics = Metrics(namespace="BucketReplicator", service="mirror")
+telling = Telling(logger, metrics)
 app.register_middleware(ConvertToMiddleware(logger.inject_lambda_context))
 app.register_middleware(ConvertToMiddleware(metrics.log_metrics))
 if ENVIRONMENT.get("TRACING") == "on":  # X-Ray's SDK imports all of botocore: 390 ms of a cold start that has 250
@@ -35,31 +35,21 @@ if ENVIRONMENT.get("TRACING") == "on":  # X-Ray's SDK imports all of botocore: 3
     tracer = Tracer(service="replicator")  # not told of answers, in which there may be URLs
     app.register_middleware(ConvertToMiddleware(partial(tracer.capture_lambda_handler, capture_response=False)))
 
-NAMES = {
-    Did.COPIED: "Copied",
-    Did.METADATA: "Updated",
-    Did.TAGS: "Updated",
-    Did.DELETED: "Deleted",
-    Did.IN_SYNC: "InSync",
-    Did.KEPT: "Kept",
-    Did.FAILED: "Failed",
-}
-
 
 class SomeMessagesFailed(Exception):
     """The invocation fails so that Lambda deletes nothing: what was done is deleted already, the rest comes again."""
 
 
 @cache
-def the_mirror() -> Mirror:
+def the_mirror(queue: str) -> LambdaMirror:
     """Made by the first invocation, used by all that follow in this sandbox."""
-    return Mirror(Settings.from_env(ENVIRONMENT), read_secret=_read_secret)
+    return LambdaMirror(ENVIRONMENT, queue, telling, _read_secret)
 
 
 @cache
-def the_recorder() -> Callable[[Sequence[Outcome]], None]:
+def the_recorder(queue: str) -> Callable[[Sequence[Outcome]], None]:
     """Notes outcomes in the catalogue, if the function's variables name one."""
-    return recorder(ENVIRONMENT, Settings.from_env(ENVIRONMENT))
+    return recorder(ENVIRONMENT, the_mirror(queue).routes)
 
 
 def _read_secret(secret_id: str) -> str:
@@ -76,36 +66,41 @@ if ENVIRONMENT.get("URLS_PREFIXES"):  # without a route there is no API Gateway
 
 @app.on_sqs_message(queue=ENVIRONMENT["QUEUE"], batch_size=10, name="mirror")
 def mirror(event: SQSEvent) -> None:
-    """Converges a batch of notifications. Raises SomeMessagesFailed after settling each message by itself."""
+    """Handles a batch of messages. Raises SomeMessagesFailed after settling each message by itself."""
     messages = messages_of(event.to_dict())
-    context: Any = event.context
-    seconds = context.get_remaining_time_in_millis() / 1000
-    handled = the_mirror().handle(messages, seconds=seconds)
+    queue = messages[0].queue_arn
+    handled = the_mirror(queue).handle(messages, seconds=_seconds(event.context))
     for one in handled:
-        _tell(one)
+        telling.handled(one)
+    telling.flush()
     failed = [one for one in handled if one.error is not None]
-    for refusal in SqsQueue(messages[0].queue_arn).settle(handled) if failed else ():
-        logger.warning("SQS did not settle a message", extra={"refusal": refusal})
-    the_recorder()([outcome for one in handled for outcome in one.outcomes])
+    for refusal in the_mirror(queue).settle(handled) if failed else ():
+        logger.warning("a queue did not settle a message", extra={"refusal": refusal})
+    the_recorder(queue)([outcome for one in handled for outcome in one.outcomes])
     if failed:
         raise SomeMessagesFailed(f"{len(failed)} of {len(handled)} messages failed; the others are done")
 
 
-def _tell(one: Handled) -> None:
-    """One line for each outcome, and the metrics."""
-    about = {"message_id": one.message.message_id, "receive_count": one.message.receive_count}
-    for outcome in one.outcomes:
-        fields = {"key": outcome.key, "target": outcome.target, "reason": outcome.reason, "bytes": outcome.bytes}
-        fields |= {"evidence": outcome.evidence.value, "not_kept": list(outcome.not_kept)}
-        logger.info(outcome.did.value, extra={**about, **fields, "seconds": round(outcome.seconds, 3)})
-        metrics.add_metric(name=NAMES[outcome.did], unit=MetricUnit.Count, value=1)
-        metrics.add_metric(name="Bytes", unit=MetricUnit.Bytes, value=outcome.bytes)
-    if one.error is not None:
-        logger.error("message failed", extra={**about, "error": one.error})
-        metrics.add_metric(name="FailedMessages", unit=MetricUnit.Count, value=1)
-    elif one.ignored is not None:
-        logger.info("ignored", extra={**about, "reason": one.ignored})
-        metrics.add_metric(name="Ignored", unit=MetricUnit.Count, value=1)
-    elif one.changed is not None:
-        lag = max((datetime.now(UTC) - one.changed).total_seconds(), 0.0)
-        metrics.add_metric(name="ReplicationLag", unit=MetricUnit.Seconds, value=lag)
+if ENVIRONMENT.get("RECONCILE", "off") != "off":
+
+    @app.schedule(ENVIRONMENT["RECONCILE"], name="reconcile")
+    def reconcile(event: CloudWatchEvent) -> None:
+        """Has all keys compared, so that what no event told of is found."""
+        count = the_mirror(ENVIRONMENT["QUEUE_URL"]).reconcile()
+        logger.info("reconciling", extra={"routes": count})
+
+
+@app.lambda_function(name="batch")
+def batch(event: Mapping[str, Any], context: Any) -> dict[str, object]:  # noqa: ANN401 - Lambda's own
+    """Converges the objects that a job of S3 Batch Operations names."""
+    invocation = parse_invocation(event)
+    ends, outcomes = the_mirror(ENVIRONMENT.get("QUEUE_URL", "")).converge(invocation, seconds=_seconds(context))
+    for outcome in outcomes:
+        telling.add(outcome)
+    telling.flush()
+    return answer(invocation, ends)
+
+
+def _seconds(context: Any) -> float:  # noqa: ANN401 - Lambda's own
+    """Until the invocation ends."""
+    return float(context.get_remaining_time_in_millis()) / 1000

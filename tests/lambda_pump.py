@@ -53,7 +53,7 @@ class LambdaPump:
         self._sqs = sqs
         self._url = queue_url
         attributes = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["QueueArn"])["Attributes"]
-        self._arn = attributes["QueueArn"]
+        self.arn = attributes["QueueArn"]
         self._app = app
         self._seconds = seconds
         self.received = 0
@@ -90,6 +90,6 @@ class LambdaPump:
             "body": message["Body"],
             "attributes": {"ApproximateReceiveCount": message["Attributes"]["ApproximateReceiveCount"]},
             "eventSource": "aws:sqs",
-            "eventSourceARN": self._arn,
+            "eventSourceARN": self.arn,
             "awsRegion": "us-east-1",
         }

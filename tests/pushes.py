@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tests.runs import ROOT
+from tests.runs import ROOT, SECONDS, run_command
 from tests.servers import Endpoint
 from tests.servers.lab import boto_client, new_bucket
 
@@ -25,7 +25,7 @@ LONG_AGO = 60.0
 """Seconds by which files are older than what a run takes for settled."""
 
 
-def until(condition: Callable[[], object], seconds: float = 30, step: float = 0.05) -> bool:
+def until(condition: Callable[[], object], seconds: float = SECONDS, step: float = 0.05) -> bool:
     """Whether it becomes true in that time."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -119,19 +119,9 @@ class Push:
     def variables(self, changes: dict[str, str]) -> dict[str, str]:
         return {**os.environ, **self.environment, **changes}
 
-    def run(self, *options: object, seconds: float = 60, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Runs it to its end; never with a traceback."""
-        done = subprocess.run(
-            self.command(*options),
-            env=self.variables(variables),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+    def run(self, *options: object, seconds: float = SECONDS, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Runs it to its end."""
+        return run_command(self.command(*options), self.variables(variables), seconds=seconds)
 
     def start(self, *options: object, **variables: str) -> subprocess.Popen[bytes]:
         """Starts it, in a session of its own. What it says is in `output`: nobody reads a pipe."""

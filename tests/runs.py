@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from replicator.bulk.checkpoint import open_checkpoint
 from replicator.bulk.crew import LocalCrew
@@ -59,6 +61,37 @@ async def migration(
 
 ROOT = Path(__file__).parents[1]
 
+SECONDS = 60
+"""After which a command that people run has not come to its end, or something that was to happen never will: on a quiet
+machine it takes two.
+"""
+
+PROGRESS = re.compile(r'^\{"event": "progress", .*\}\n', re.MULTILINE)
+
+
+def without_progress(said: str) -> str:
+    """What a command said on stderr, but for the lines that tell every ten seconds how it goes: a slow machine's do."""
+    return PROGRESS.sub("", said)
+
+
+def run_command(
+    command: Sequence[str | Path], variables: Mapping[str, str], *, seconds: float = SECONDS, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command of ours to its end, with these variables alone; never with a traceback. stderr has no progress."""
+    done = subprocess.run(
+        command,
+        env=dict(variables),
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=seconds,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    done.stderr = without_progress(done.stderr)
+    return done
+
 
 def variables_between(source: str, target: str) -> dict[str, str]:
     """The environment for a command between two endpoints that take any keys."""
@@ -73,16 +106,20 @@ def variables_between(source: str, target: str) -> dict[str, str]:
 
 
 def migrate_between(
-    source: str, target: str, *options: object, seconds: float = 60, **variables: str
+    source: str, target: str, *options: object, seconds: float = SECONDS, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """`replicator migrate from to`, run to its end between such endpoints; never with a traceback."""
-    done = subprocess.run(
-        [sys.executable, "-m", "replicator", "migrate", "from", "to", *map(str, options)],
-        env={**variables_between(source, target), **variables},
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
+    """`replicator migrate from to`, run to its end between such endpoints."""
+    command = [sys.executable, "-m", "replicator", "migrate", "from", "to", *map(str, options)]
+    return run_command(command, {**variables_between(source, target), **variables}, seconds=seconds)
+
+
+def children(process: subprocess.Popen[Any]) -> list[int]:
+    """The processes that a process has started and not buried."""
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def lives(pid: int) -> bool:
+    """Whether there is a process of that number that has not ended, buried or not."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False

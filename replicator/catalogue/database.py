@@ -101,7 +101,7 @@ class Database:
             return ids
 
         if ordered:
-            self._routes |= self._do(write, writes=True)
+            self._routes |= self.do(write, writes=True)
 
     def versions(
         self, route: str, after: str, upto: str | None, *, limit: int, believable: bool
@@ -123,7 +123,7 @@ class Database:
             found = connection.execute(rows.order_by(column.key).limit(limit))
             return {key: (version, etag) if is_pair else None for key, version, etag, is_pair in found}
 
-        return self._do(read)
+        return self.do(read)
 
     def has_moved(self, route: str, key: str) -> bool:
         """Whether a file was moved to this key, and not uploaded since; or, if it ends with "/", to one below it."""
@@ -131,11 +131,11 @@ class Database:
         below = and_(column.key > storable(key), column.key < storable(f"{key}\U0010ffff"))
         one = below if key.endswith("/") else column.key == storable(key)
         wanted = select(column.key).where(_of_route(route), one, column.moved_at.is_not(None)).limit(1)
-        return self._do(lambda connection: connection.execute(wanted).first() is not None)
+        return self.do(lambda connection: connection.execute(wanted).first() is not None)
 
     def routes(self) -> dict[str, int]:
         """The numbers of all routes, in the order of their names. Makes no catalogue where there is none."""
-        found = self._do(lambda connection: list(connection.execute(select(routes.c.name, routes.c.id))), create=False)
+        found = self.do(lambda connection: list(connection.execute(select(routes.c.name, routes.c.id))), create=False)
         return dict(sorted((name, number) for name, number in found))
 
     def find(self, route: str, number: int, wanted: Wanted) -> Iterator[Entry]:
@@ -145,7 +145,7 @@ class Database:
         beyond: list[ColumnElement[bool]] = []
         while True:
             statement = page.where(*conditions, *beyond)
-            found = self._do(lambda connection, now=statement: connection.execute(now).all(), create=False)  # type: ignore[misc]
+            found = self.do(lambda connection, now=statement: connection.execute(now).all(), create=False)  # type: ignore[misc]
             for row in found:
                 yield entry_in(row, route)
             if len(found) < PAGE:
@@ -181,8 +181,11 @@ class Database:
         found = connection.execute(select(routes.c.name, routes.c.id).where(routes.c.name.in_(unknown)))
         return {**self._routes, **{row.name: row.id for row in found}}
 
-    def _do(self, work: Callable[[Connection], Result], *, writes: bool = False, create: bool = True) -> Result:
-        """Does it in a transaction; once more, if the connection had died since its last use."""
+    def do(self, work: Callable[[Connection], Result], *, writes: bool = False, create: bool = True) -> Result:
+        """Does it in a transaction; once more, if the connection had died since its last use: then it may count twice.
+
+        writes: it changes something. create: make the catalogue where there is none.
+        """
         with self._explained():
             engine = self._opened(create=create)
             try:

@@ -13,7 +13,7 @@ from replicator.catalogue.engines import transaction
 from replicator.catalogue.place import NO_CATALOGUE
 from replicator.errors import ConfigurationError
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that this program needs: the last in migrations/versions. They are numbered."""
 
 VERSION_TABLE = "catalogue_version"

@@ -61,6 +61,16 @@ entries = Table(
     sqlite_with_rowid=False,
 )
 
+delete_budgets = Table(
+    "catalogue_delete_budgets",
+    metadata,
+    Column("route", Text, primary_key=True),
+    Column("hour", Integer, primary_key=True),
+    Column("deletes", BigInteger, nullable=False),
+    Column("changes", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 _REPLACED = ("name", "state", "version", "recorded_at", "error")
 _KEPT = ("size", "etag", "modified", "uploaded_at")
 """What stays as it was when an entry does not say."""

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from replicator.bulk.filters import KeyFilter
 from replicator.errors import ConfigurationError
+from replicator.filters import KeyFilter
 from replicator.s3.opening import check, open_store
 from replicator.settings import Settings
 from replicator.sides import split_location

@@ -18,7 +18,7 @@ from replicator.bulk.jobs import MigrationJob
 from replicator.bulk.plan import Plan, trash_of_run
 from replicator.bulk.processes import ProcessCrew, fork_workers
 from replicator.bulk.worker import Send, Worker
-from replicator.cli.options import loop_factory
+from replicator.cli.loop import loop_factory
 from replicator.errors import ConfigurationError
 from replicator.model import MiB
 from replicator.s3.opening import open_stores

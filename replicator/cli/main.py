@@ -17,9 +17,12 @@ import sys
 import click
 
 from replicator import __version__
+from replicator.cli.connect import connect, disconnect
+from replicator.cli.failures import failures, redrive
+from replicator.cli.held import discard, held, release
+from replicator.cli.loop import EXIT_INTERRUPTED
 from replicator.cli.ls import ls
 from replicator.cli.migrate import migrate
-from replicator.cli.options import EXIT_INTERRUPTED
 from replicator.cli.presign import presign
 from replicator.cli.push import push
 from replicator.cli.serve import serve
@@ -38,11 +41,18 @@ def cli() -> None:
     """
 
 
+cli.add_command(connect)
+cli.add_command(disconnect)
+cli.add_command(discard)
+cli.add_command(failures)
+cli.add_command(held)
 cli.add_command(ls)
 cli.add_command(migrate)
 cli.add_command(presign)
 cli.add_command(serve)
 cli.add_command(push)
+cli.add_command(redrive)
+cli.add_command(release)
 cli.add_command(verify)
 
 

@@ -16,11 +16,12 @@ from replicator.bulk.plan import Plan
 from replicator.bulk.report import Report
 from replicator.catalogue.place import is_configured
 from replicator.cli.launch import cpus, open_crew, open_worker, shared_limits, trash_of
+from replicator.cli.loop import run_async
 from replicator.cli.options import (
     FilteringCommand,
+    given_options,
     key_filter,
     location_options,
-    run_async,
     run_options,
     settings_from,
 )
@@ -55,11 +56,14 @@ FILE = click.Path(path_type=Path)
 @click.option("--catalog", metavar="URL", help="Note what became of every object: see `replicator ls --help`.")
 @click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: the CPUs]")
 @click.option("--html", type=FILE, help="A page about the run, to look at.")
+@click.option("--engine", type=click.Choice(["local", "sqs"]), default="local", help="sqs: workers at --queue do it.")
+@click.option("--queue", metavar="QUEUE", help="Of --engine sqs: URL or ARN of a queue of SQS, or a file.")
+@click.option("--no-wait", is_flag=True, help="With --engine sqs: end when the work is sent.")
 @run_options
 def migrate(
     source: str | None,
     targets: tuple[str, ...],
-    config: Path | None,
+    config: str | None,
     delete: bool,
     max_delete: str | None,
     trash: str | None,
@@ -72,6 +76,9 @@ def migrate(
     html: Path | None,
     report: Path | None,
     catalog: str | None,
+    engine: str,
+    queue: str | None,
+    no_wait: bool,
     **options: object,
 ) -> int:
     """Copy a bucket to one or several others.
@@ -86,6 +93,10 @@ def migrate(
     if delete:
         options["deletes"] = Deletes.MIRROR.value
     settings = settings_from(source, targets, config, options, processes=cpus())
+    if engine == "sqs":
+        return _by_queue(settings, queue, deep=deep, keys=keys, inventory=inventory, wait=not no_wait)
+    if queue is not None or no_wait:
+        raise ConfigurationError(f"{'--queue' if queue is not None else '--no-wait'} is for --engine sqs")
     _check_deletes_wanted(settings, trash, max_delete)
     _check_together(settings, keys, inventory, state, dry_run=dry_run)
     plan = Plan(
@@ -93,7 +104,7 @@ def migrate(
         dry_run=dry_run,
         deep=deep,
         one_look=keys is not None or inventory is not None,
-        keys=key_filter(),
+        keys=key_filter(settings.keys),
         max_delete=parse_max_delete(max_delete) if max_delete is not None else MaxDelete(),
         trash=trash_of(trash),
     )
@@ -112,6 +123,20 @@ def migrate(
         route = route_between(settings, limits, plan.keys, keys=keys, inventory=inventory)
         run = Run(route, plan, checkpoint, crew, Files(report=report, html=html), reports=reports, stale=stale)
         return run_async(run.run)
+
+
+def _by_queue(
+    settings: Settings, queue: str | None, *, deep: bool, keys: Path | None, inventory: str | None, wait: bool
+) -> int:
+    from replicator.cli.by_queue import ByQueue, check_options, migrate_by_queue  # brings boto3 along
+
+    queue = queue or os.environ.get("QUEUE_URL")
+    if not queue:
+        raise ConfigurationError("--engine sqs: give the --queue that the workers listen to, or set QUEUE_URL")
+    check_options(given_options())
+    if keys is not None and inventory is not None:
+        raise ConfigurationError("--keys and --inventory: give one of them")
+    return migrate_by_queue(settings, ByQueue(queue, deep, keys, inventory, wait))
 
 
 @contextmanager

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import os
-import signal
-import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from replicator.bulk.filters import KeyFilter, Rule
+from replicator.aws.config_source import load_config
 from replicator.errors import ConfigurationError
+from replicator.filters import KeyFilter, Rule
+from replicator.model import Deletes
+from replicator.routes import read_route
 from replicator.settings import Settings
-from replicator.sides import read_config, split_location
+from replicator.sides import split_location
 
-Result = TypeVar("Result")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RULES = "replicator.filters"
-
-EXIT_INTERRUPTED = 130
-
-STOP_WITHIN = 4.7
-"""Seconds after a signal at which a run ends in any case."""
 
 
 class FilteringCommand(click.Command):
@@ -45,7 +39,13 @@ def location_options(command: Command) -> Command:
     """SOURCE, TARGET... and how to reach them. The environment variables in README.md do the same."""
     targets = click.argument("targets", metavar="[TARGET]...", nargs=-1)
     source = click.argument("source", metavar="[SOURCE]", required=False)
-    return source(targets(_config(_side_options("source", _side_options("target", command)))))
+    route = click.option("--route", metavar="NAME", help="A route of replicator.toml, instead of SOURCE and TARGET.")
+    return source(targets(_config(route(_side_options("source", _side_options("target", command))))))
+
+
+def source_options(command: Command) -> Command:
+    """How to reach the bucket that is read from."""
+    return _config(_side_options("source", command))
 
 
 def target_options(command: Command) -> Command:
@@ -65,7 +65,8 @@ def _side_options(side: str, command: Command) -> Command:
 
 
 def _config(command: Command) -> Command:
-    return click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")(command)
+    text = "A replicator.toml with endpoints and routes: FILE, ssm:NAME or s3://BUCKET/KEY."
+    return click.option("--config", metavar="PLACE", help=text)(command)
 
 
 def run_options(command: Command) -> Command:
@@ -98,22 +99,43 @@ def run_options(command: Command) -> Command:
 def settings_from(
     source: str | None,
     targets: tuple[str, ...],
-    config: Path | None,
+    config: str | None,
     options: dict[str, object],
     *,
     processes: int = 1,
 ) -> Settings:
-    """Settings from the environment, overridden by what the command line says. Raises ConfigurationError.
+    """Settings from the environment, or of a route, overridden by what the command line says.
 
-    processes: unless something else is said.
+    config: where the replicator.toml is, as load_config has it. processes: unless something else is said. Raises
+    ConfigurationError.
     """
+    if options.get("route") is not None:
+        return _settings_of_route([*([source] if source is not None else []), *targets], config, options, processes)
     overrides = {name.upper(): str(value) for name, value in options.items() if value is not None}
     check_endpoints("source", (source,) if source else (), options)
     check_endpoints("target", targets, options)
     if source is not None:
         overrides["SOURCE_BUCKET"] = source
     defaults = {"PROCESSES": str(processes)}
-    return Settings.from_env({**defaults, **os.environ, **overrides}, targets=targets, config=read_config(config))
+    read = load_config(config, os.environ)
+    return Settings.from_env({**defaults, **os.environ, **overrides}, targets=targets, config=read)
+
+
+def _settings_of_route(
+    places: Sequence[str], config: str | None, options: Mapping[str, object], processes: int
+) -> Settings:
+    """The route that is named, with what else the options say. Raises ConfigurationError."""
+    given = {name: str(value) for name, value in options.items() if value is not None}
+    name, deletes = given.pop("route"), given.pop("deletes", None)
+    sides = ["--" + option.replace("_", "-") for option in given if option.startswith(("source_", "target_"))]
+    if places or sides:
+        raise ConfigurationError(
+            f"--route {name} and {[*places, *sides][0]}: a route says itself where from and where to"
+        )
+    overrides = {option.upper(): value for option, value in given.items()}
+    environment = {"PROCESSES": str(processes), **os.environ, **overrides}
+    read = load_config(config, os.environ)
+    return read_route(environment, read, name, deletes=Deletes(deletes) if deletes is not None else None)
 
 
 def check_endpoints(side: str, locations: Sequence[str], options: Mapping[str, object]) -> None:
@@ -125,53 +147,14 @@ def check_endpoints(side: str, locations: Sequence[str], options: Mapping[str, o
         raise ConfigurationError(f"{option} is not for {named[0]}: its endpoint is in replicator.toml")
 
 
-def key_filter() -> KeyFilter:
-    """The --include and --exclude of the command that is running."""
-    return KeyFilter(click.get_current_context().meta.get(RULES, []))
+def key_filter(within: KeyFilter | None = None) -> KeyFilter:
+    """The --include and --exclude of the command that is running, after those of a route."""
+    return (within or KeyFilter()).then(click.get_current_context().meta.get(RULES, []))
 
 
-def run_async(main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
-    """Runs a coroutine in a fresh event loop (uvloop where there is one).
-
-    SIGINT and SIGTERM cancel it, and KeyboardInterrupt is raised when it has ended. The event loop delivers them: a
-    handler of Python's own may run between any two instructions, inside a queue that is just waking somebody up.
-
-    A run makes millions of short-lived objects and hardly a cycle: the collector looks less often (6 % of the CPU).
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-    async def cancellable() -> Result:
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - narrows the type
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _stop, loop, task)
-        return await main()
-
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            return runner.run(cancellable())
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-
-
-def _stop(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
-    """Cancels a run; a request that hangs does not hold up its end."""
-    task.cancel()
-    loop.call_later(STOP_WITHIN, _give_up)
-
-
-def _give_up() -> None:
-    click.echo("replicator: interrupted; requests were left hanging. Run it again to go on where it stopped", err=True)
-    sys.stdout.flush()
-    os._exit(EXIT_INTERRUPTED)
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Makes uvloop's event loops where there is one, else None for asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
+def given_options() -> frozenset[str]:
+    """The names of the options that the command line of the command that is running gives."""
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    rules = context.meta.get(RULES, [])
+    return frozenset(given | {"include" if rule.include else "exclude" for rule in rules})

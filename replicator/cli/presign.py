@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import click
 
+from replicator.aws.config_source import load_config
 from replicator.durations import parse_duration
 from replicator.errors import ConfigurationError
-from replicator.sides import Role, Side, read_config, read_side, split_location
+from replicator.sides import Role, Side, read_side, split_location
 from replicator.urls import METHODS, Method
 
 
@@ -29,14 +29,14 @@ from replicator.urls import METHODS, Method
 @click.option("--endpoint", metavar="URL", help="URL of the store.")
 @click.option("--region", metavar="REGION", help="Region of the bucket.")
 @click.option("--profile", metavar="PROFILE", help="Profile of the AWS configuration.")
-@click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")
+@click.option("--config", metavar="PLACE", help="A replicator.toml: FILE, ssm:NAME or s3://BUCKET/KEY.")
 def presign(
     location: str,
     expires: str,
     method: Method,
     download_as: str | None,
     role: Role,
-    config: Path | None,
+    config: str | None,
     **options: str | None,
 ) -> int:
     """Print a URL with which anybody can get (or put) one object until it expires.
@@ -57,7 +57,7 @@ def presign(
     return 0
 
 
-def _object(location: str, role: Role, config: Path | None, options: dict[str, str | None]) -> tuple[Side, str]:
+def _object(location: str, role: Role, config: str | None, options: dict[str, str | None]) -> tuple[Side, str]:
     """The bucket and the key of LOCATION, which may end with a slash or a blank."""
     name, bucket, prefix = split_location(location)
     given = {option: value for option, value in options.items() if value is not None}
@@ -66,5 +66,5 @@ def _object(location: str, role: Role, config: Path | None, options: dict[str, s
     key = prefix if location.endswith("/") else prefix.removesuffix("/")
     overrides = {f"{role}_{option}".upper(): value for option, value in given.items()}
     place = bucket if name is None else f"{name}:{bucket}"
-    side = read_side(role, place, {**os.environ, **overrides}, read_config(config), variable="LOCATION")
+    side = read_side(role, place, {**os.environ, **overrides}, load_config(config, os.environ), variable="LOCATION")
     return side, key

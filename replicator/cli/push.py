@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from replicator.aws.config_source import load_config
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
 from replicator.bulk.plan import Plan
 from replicator.cli.launch import cpus, trash_of
@@ -21,7 +22,6 @@ from replicator.model import Attributes, Deletes
 from replicator.push.job_file import TIME_PATH, read_job_file
 from replicator.push.settle import Settle, TimePath
 from replicator.settings import PushSettings
-from replicator.sides import read_config
 
 SETTLE, RESCAN = "30s", "10m"
 
@@ -94,7 +94,7 @@ def push(folder: Path, target: str | None, **options: Any) -> int:  # noqa: ANN4
         {**defaults, **os.environ, **overrides, "DELETES": asked.plan.deletes.value},
         folder=folder,
         target=target,
-        config=read_config(options["config"]),
+        config=load_config(options["config"], os.environ),
     )
     from replicator.cli.pushing import run_push  # brings databases along: not for the other verbs
 

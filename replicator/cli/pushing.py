@@ -18,11 +18,10 @@ from replicator.catalogue.opening import catalogue_for, route_name
 from replicator.catalogue.place import catalogue_url, path_of, state_folder
 from replicator.catalogue.report import CatalogueReport
 from replicator.cli.launch import open_crew, shared_limits
-from replicator.cli.options import run_async
+from replicator.cli.loop import end_on_sigterm, run_async
 from replicator.cli.push import Asked
 from replicator.cli.route import Keys, Route
 from replicator.cli.run import Files, Run
-from replicator.cli.serve import end_on_sigterm
 from replicator.directory.beneath import Base
 from replicator.errors import Unreachable
 from replicator.logs import logger, start_logging

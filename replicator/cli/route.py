@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from replicator.bulk.filters import KeyFilter
 from replicator.cli.keys import keys_to_converge
+from replicator.filters import KeyFilter
 from replicator.s3.opening import check_sides, open_stores
 from replicator.s3.pace import Limits
 from replicator.settings import Settings

@@ -1,58 +1,137 @@
-"""replicator serve: answers requests for presigned URLs, and Prometheus, until it is told to end."""
+"""replicator serve: the live mirror, webhooks, presigned URLs and Prometheus, until it is told to end."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from replicator.cli.options import STOP_WITHIN, run_async
+from replicator.aws.config_source import load_config
+from replicator.cli.loop import end_on_sigterm, run_async
 from replicator.errors import ConfigurationError
-from replicator.sides import read_config
+from replicator.logs import start_logging
 from replicator.urls import UrlPolicy, location_of_urls
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
 
+    from replicator.cli.mirroring import Asked
     from replicator.metrics import Metrics
+    from replicator.queues.opening import Queues
+    from replicator.settings import Settings
     from replicator.web.listen import Listen
+
+DRAIN = 20
+"""Seconds: less than the 30 after which Kubernetes and Docker Compose kill what they have told to end."""
 
 
 @click.command()
-@click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="Show /metrics and /healthz there, as :9108.")
+@click.option("--queue", metavar="QUEUE", help="Mirror what it names: URL or ARN of a queue of SQS, or a file.")
+@click.option("--events", "events_at", metavar="[HOST]:PORT", help="Take webhooks at POST /events, into --queue.")
 @click.option("--urls", "urls_at", metavar="[HOST]:PORT", help="Answer POST /urls there, for who knows URLS_TOKEN.")
-@click.option("--config", type=click.Path(path_type=Path), help="A replicator.toml with endpoints.")
-def serve(metrics_at: str | None, urls_at: str | None, config: Path | None) -> int:
-    """Run until SIGTERM, answering requests.
+@click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="Show /metrics and /healthz there, as :9108.")
+@click.option("--batches", type=click.IntRange(1, 256), default=8, show_default=True, help="At once, of messages.")
+@click.option(
+    "--drain",
+    type=click.IntRange(1, 3600),
+    default=DRAIN,
+    show_default=True,
+    metavar="SECONDS",
+    help="For what is at work, when it is to end.",
+)
+@click.option("--catalog", metavar="URL", help="Note what became of every object: see `replicator ls --help`.")
+@click.option("--log-json", is_flag=True, help="Log lines of JSON.")
+@click.option("--config", metavar="PLACE", help="A replicator.toml: FILE, ssm:NAME or s3://BUCKET/KEY.")
+def serve(
+    queue: str | None,
+    events_at: str | None,
+    urls_at: str | None,
+    metrics_at: str | None,
+    batches: int,
+    drain: int,
+    catalog: str | None,
+    log_json: bool,
+    config: str | None,
+) -> int:
+    """Run until SIGTERM: mirror changes as they happen, answer requests.
+
+    --queue mirrors what the messages of a queue name: notifications of buckets, and the work items of `replicator
+    migrate --engine sqs`. The routes are those of replicator.toml, or the one from SOURCE_BUCKET to TARGET_BUCKET.
+    Several may share a queue, also a file on one machine. --events takes notifications over HTTP from MinIO, Ceph RGW
+    and SNS, with EVENTS_TOKEN (docs/WEBHOOKS.md).
 
     --urls answers POST /urls with presigned URLs for TARGET_BUCKET (or URLS_BUCKET) below URLS_PREFIXES, to requests
-    with "Authorization: Bearer" and URLS_TOKEN. It speaks plain HTTP: put what ends TLS before it. A URL signed with
-    temporary keys ends with them.
+    with "Authorization: Bearer" and URLS_TOKEN. Both speak plain HTTP: put what ends TLS before them.
 
     \b
-    export URLS_TOKEN=$(openssl rand -hex 32)
-    URLS_BUCKET=my-bucket URLS_PREFIXES=reports replicator serve --urls 127.0.0.1:8080 --metrics :9108
-    curl -H "Authorization: Bearer $URLS_TOKEN" -d '{"key": "reports/1.pdf", "expires": "15m"}' localhost:8080/urls
+    replicator serve --queue https://sqs.eu-central-1.amazonaws.com/123456789012/changes --metrics :9108
+    EVENTS_TOKEN=$(openssl rand -hex 32) replicator serve --queue ./queue.db --events :8080
+    URLS_BUCKET=my-bucket URLS_PREFIXES=reports replicator serve --urls 127.0.0.1:8080
     """
-    if metrics_at is None and urls_at is None:
-        raise ConfigurationError("nothing to serve: give --metrics :9108, --urls :8080 or both")
-    from replicator.metrics import Metrics  # servers and their libraries: only where something is served
+    if queue is None and events_at is not None:
+        raise ConfigurationError("--events: give a --queue too, in which events are kept until they are mirrored")
+    if queue is None and metrics_at is None and urls_at is None:
+        raise ConfigurationError("nothing to serve: give --queue QUEUE, --urls :8080 or --metrics :9108")
+    from replicator.cli.mirroring import Asked  # servers and their libraries: only where something is served
+    from replicator.metrics import Metrics
+
+    read, metrics = load_config(config, os.environ), Metrics()
+    mirror = _mirror(queue, read, Asked(catalog, batches, float(drain))) if queue is not None else None
+    sites = _sites(events_at, urls_at, metrics_at, read, metrics, mirror)
+    with start_logging(os.environ, json=log_json):
+        try:
+            return run_async(lambda: _serve(sites, mirror, metrics, float(drain)))
+        finally:
+            if mirror is not None:
+                mirror.queues.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mirror:
+    routes: Sequence[Settings]
+    queues: Queues
+    asked: Asked
+
+
+def _mirror(queue: str, config: Mapping[str, object], asked: Asked) -> _Mirror:
+    from replicator.queues.opening import open_queues
+    from replicator.routes import read_routes
+
+    return _Mirror(read_routes(os.environ, config), open_queues(queue, os.environ), asked)
+
+
+def _sites(
+    events_at: str | None,
+    urls_at: str | None,
+    metrics_at: str | None,
+    config: Mapping[str, object],
+    metrics: Metrics,
+    mirror: _Mirror | None,
+) -> list[tuple[Listen, web.Application]]:
+    """What is answered where. Raises ConfigurationError before anything listens."""
     from replicator.web.listen import parse_listen
     from replicator.web.pages import metrics_application
 
-    metrics = Metrics()
     sites = []
     if metrics_at is not None:
         sites.append((parse_listen(metrics_at, "--metrics"), metrics_application(metrics)))
     if urls_at is not None:
-        sites.append((parse_listen(urls_at, "--urls"), _urls(os.environ, read_config(config), metrics)))
-    return run_async(lambda: _serve(sites))
+        sites.append((parse_listen(urls_at, "--urls"), _urls(os.environ, config, metrics)))
+    if events_at is not None and mirror is not None:
+        from replicator.web.sns import parse_topics
+        from replicator.web.webhooks import events_application
+
+        topics = parse_topics(os.environ.get("SNS_TOPICS", ""))
+        token = os.environ.get("EVENTS_TOKEN", "")
+        events = events_application(mirror.queues.changes, token, metrics=metrics, topics=topics)
+        sites.append((parse_listen(events_at, "--events"), events))
+    return sites
 
 
 def _urls(environment: Mapping[str, str], config: Mapping[str, object], metrics: Metrics) -> web.Application:
@@ -66,29 +145,21 @@ def _urls(environment: Mapping[str, str], config: Mapping[str, object], metrics:
     return urls_application(presigner, policy, environment.get("URLS_TOKEN", ""), metrics)
 
 
-async def _serve(sites: list[tuple[Listen, web.Application]]) -> int:
+async def _serve(
+    sites: Sequence[tuple[Listen, web.Application]], mirror: _Mirror | None, metrics: Metrics, drain: float
+) -> int:
+    from replicator.cli.mirroring import mirroring
     from replicator.web.server import serve as serve_site
 
     async with AsyncExitStack() as stack:
-        ended = end_on_sigterm()
+        ended = end_on_sigterm(drain + 9.0 if mirror is not None else None)
+        service = None
+        if mirror is not None:
+            opening = mirroring(mirror.routes, mirror.queues, mirror.asked, metrics)
+            service = await stack.enter_async_context(opening)
         for listen, app in sites:
             await stack.enter_async_context(serve_site(listen, app))
-        click.echo(f"replicator: listening at {' and '.join(str(listen) for listen, _ in sites)}", err=True)
-        await ended.wait()
+        places = [str(listen) for listen, _ in sites] + ([mirror.queues.changes.name] if mirror is not None else [])
+        click.echo(f"replicator: listening at {' and '.join(places)}", err=True)
+        await (ended.wait() if service is None else service.run(ended))
     return 0
-
-
-def end_on_sigterm() -> asyncio.Event:
-    """An event that SIGTERM sets, for a process that ends well when it is told to; instead of what run_async does.
-
-    The process ends within seconds in any case, with exit code 0.
-    """
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-
-    def end() -> None:
-        ended.set()
-        loop.call_later(STOP_WITHIN, os._exit, 0)
-
-    loop.add_signal_handler(signal.SIGTERM, end)
-    return ended

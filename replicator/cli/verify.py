@@ -8,23 +8,23 @@ from pathlib import Path
 
 import click
 
-from replicator.bulk.filters import KeyFilter
 from replicator.bulk.report import open_report
 from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.cli.echo import EchoingReport
 from replicator.cli.launch import shared_limits
+from replicator.cli.loop import run_async
 from replicator.cli.options import (
     FilteringCommand,
     key_filter,
     location_options,
-    run_async,
     run_options,
     settings_from,
 )
 from replicator.cli.progress import progress
 from replicator.cli.table import print_table
 from replicator.errors import StoreError
+from replicator.filters import KeyFilter
 from replicator.model import Did, Outcome
 from replicator.s3.opening import check_sides, open_stores
 from replicator.settings import Settings
@@ -36,7 +36,7 @@ from replicator.settings import Settings
 def verify(
     source: str | None,
     targets: tuple[str, ...],
-    config: Path | None,
+    config: str | None,
     report: Path | None,
     **options: object,
 ) -> int:
@@ -46,7 +46,7 @@ def verify(
     nothing. Exits with 1 when anything differs or could not be compared.
     """
     settings = settings_from(source, targets, config, options)
-    keys = key_filter()
+    keys = key_filter(settings.keys)
     return run_async(lambda: _verify(settings, keys, report))
 
 

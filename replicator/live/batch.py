@@ -1,27 +1,42 @@
-"""Converges the keys that a batch of messages names, each key once, and says of each message how it ended."""
+"""Does what a batch of messages asks for, each task once, and says of each message how it ended."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from replicator.errors import PoisonMessage
-from replicator.events import Notification, QueueMessage, parse_message
-from replicator.model import Did, Outcome
-
-Converge = Callable[[str], Awaitable[list[Outcome]]]
+from replicator.errors import PoisonMessage, ReplicatorError
+from replicator.events import ChangedKey, QueueMessage, parse_message
+from replicator.items import KeysItem, PartsItem, RangeItem, decode, is_item
+from replicator.model import Did, Listed, Outcome
 
 OUT_OF_TIME = "not finished in the time of this invocation: goes on when the message comes again"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTask:
+    """Converge one key of a route. released: its delete may pass the brake. guess: the source's object, as told."""
+
+    route: str
+    key: str
+    released: bool = False
+    guess: Listed | None = field(default=None, compare=False)
+
+
+Task = KeyTask | RangeItem | PartsItem
+
+Do = Callable[[Task], Awaitable[list[Outcome]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Handled:
     """How one message ended.
 
-    error: why it must come again, None if all its keys are converged. ignored: why it names none of our keys.
-    changed: when the change happened, as told. outcomes: of all keys it may mean.
+    error: why it must come again, None if all that it asks for is done. poison: it will never do. ignored: why it names
+    none of our keys. changed: when the change happened, as told. outcomes: of all keys it may mean; those of a range
+    are not among them. held: keys whose deletes were held back.
     """
 
     message: QueueMessage
@@ -29,30 +44,33 @@ class Handled:
     ignored: str | None = None
     changed: datetime | None = None
     outcomes: tuple[Outcome, ...] = ()
+    poison: bool = False
+    held: tuple[KeyTask, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A message and the keys it may mean, relative to the source's prefix."""
+    """A message and the tasks it may mean."""
 
     message: QueueMessage
-    keys: tuple[str, ...] = ()
-    error: str | None = None
+    tasks: tuple[Task, ...] = ()
+    poison: str | None = None
     ignored: str | None = None
     changed: datetime | None = None
 
 
-async def converge_messages(
-    messages: Sequence[QueueMessage], *, bucket: str, prefix: str, converge: Converge, seconds: float
+async def handle_messages(
+    messages: Sequence[QueueMessage], *, meant: Callable[[ChangedKey], Sequence[KeyTask]], do: Do, seconds: float
 ) -> list[Handled]:
     """Handles a batch; one result for each message, in order. Raises nothing for what is wrong with one of them.
 
-    bucket, prefix: of the source. seconds: after so many, what is still under way is given up; large objects go on
-    from their parts when the message comes again.
+    meant: the keys of our routes that a change is about; raises PoisonMessage for a bucket of no route. do: does a
+    task. seconds: after so many, what is still under way is given up; large objects go on from their parts when the
+    message comes again.
     """
-    read = [_read(message, bucket, prefix) for message in messages]
-    keys = dict.fromkeys(key for one in read for key in one.keys)
-    tasks = {key: asyncio.ensure_future(converge(key)) for key in keys}
+    read = [_read(message, meant) for message in messages]
+    asked = dict.fromkeys(task for one in read for task in one.tasks)
+    tasks = {task: asyncio.ensure_future(do(task)) for task in asked}
     if tasks:
         _, late = await asyncio.wait(tasks.values(), timeout=seconds)
         for task in late:
@@ -61,38 +79,55 @@ async def converge_messages(
     return [_handled(one, tasks) for one in read]
 
 
-def _read(message: QueueMessage, bucket: str, prefix: str) -> _Read:
+def _read(message: QueueMessage, meant: Callable[[ChangedKey], Sequence[KeyTask]]) -> _Read:
     try:
+        if is_item(message.body):
+            return _Read(message, _tasks_of(decode(message.body)))
         notification = parse_message(message.body)
-        keys = _keys(notification, bucket, prefix)
+        tasks = [task for change in notification.changes for task in meant(change)]
     except PoisonMessage as error:
-        return _Read(message, error=f"poison: {error.reason}")
+        return _Read(message, poison=f"poison: {error.reason}")
     changed = min((change.time for change in notification.changes if change.time is not None), default=None)
-    ignored = notification.ignored or (None if keys else f"no key below {prefix!r}")
-    return _Read(message, keys, ignored=ignored, changed=changed)
+    ignored = notification.ignored or (None if tasks else "no key of a route")
+    return _Read(message, tuple(dict.fromkeys(tasks)), ignored=ignored, changed=changed)
 
 
-def _keys(notification: Notification, bucket: str, prefix: str) -> tuple[str, ...]:
-    """The keys below the prefix, relative to it. A foreign bucket is poison: some notification is set up wrongly."""
-    for change in notification.changes:
-        if change.bucket != bucket:
-            raise PoisonMessage(f"is about bucket {change.bucket!r}, and {bucket!r} is mirrored here")
-    candidates = (key for change in notification.changes for key in change.candidates)
-    return tuple(key.removeprefix(prefix) for key in candidates if key.startswith(prefix) and key != prefix)
+def _tasks_of(item: KeysItem | RangeItem | PartsItem) -> tuple[Task, ...]:
+    if isinstance(item, KeysItem):
+        return tuple(KeyTask(item.route, key, item.released) for key in item.keys)
+    return (item,)
 
 
-def _handled(read: _Read, tasks: Mapping[str, asyncio.Future[list[Outcome]]]) -> Handled:
-    if read.error is not None or read.ignored is not None:
-        return Handled(read.message, read.error, read.ignored, read.changed)
+def _handled(read: _Read, tasks: Mapping[Task, asyncio.Future[list[Outcome]]]) -> Handled:
+    if read.poison is not None or read.ignored is not None:
+        return Handled(read.message, read.poison, read.ignored, read.changed, poison=read.poison is not None)
     outcomes: list[Outcome] = []
     errors: list[str] = []
-    for key in read.keys:
-        task = tasks[key]
+    poison = False
+    held: list[KeyTask] = []
+    for asked in read.tasks:
+        task = tasks[asked]
         if task.cancelled():
-            errors.append(f"{key!r}: {OUT_OF_TIME}")
+            errors.append(f"{_name(asked)}: {OUT_OF_TIME}")
         elif (failure := task.exception()) is not None:
-            errors.append(f"{key!r}: {type(failure).__name__}: {failure}")
+            poison = poison or isinstance(failure, PoisonMessage)
+            errors.append(str(failure) if isinstance(failure, ReplicatorError) else _explained(asked, failure))
         else:
             outcomes += task.result()
+            if isinstance(asked, KeyTask) and any(outcome.did is Did.HELD for outcome in task.result()):
+                held.append(asked)
     errors += [f"{outcome.key!r}: {outcome.reason}" for outcome in outcomes if outcome.did is Did.FAILED]
-    return Handled(read.message, "; ".join(errors) or None, None, read.changed, tuple(outcomes))
+    error = "; ".join(errors) or None
+    return Handled(read.message, error, None, read.changed, tuple(outcomes), poison, tuple(held))
+
+
+def _explained(task: Task, failure: BaseException) -> str:
+    return f"{_name(task)}: {type(failure).__name__}: {failure}"
+
+
+def _name(task: Task) -> str:
+    match task:
+        case KeyTask(key=key) | PartsItem(key=key):
+            return repr(key)
+        case RangeItem(after=after, upto=upto):
+            return f"the keys after {after!a}" + (f" up to {upto!a}" if upto is not None else "")

@@ -1,18 +1,26 @@
-"""The live mirror of one route: an event loop, open stores and a converger, kept for as long as the process lives."""
+"""The live mirror of some routes: handles batches of messages, with stores that stay open between them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
-from replicator.budget import ByteBudget
-from replicator.converge import Converger
-from replicator.errors import AccessDenied
-from replicator.events import QueueMessage
-from replicator.live.batch import Handled, converge_messages
-from replicator.s3.opening import open_store
+from replicator.bulk.report import NoReport, Report
+from replicator.converge import HELD
+from replicator.errors import AccessDenied, PoisonMessage, QueueError
+from replicator.events import ChangedKey, QueueMessage
+from replicator.items import Item, KeysItem, encode
+from replicator.live.batch import Handled, KeyTask, Task, handle_messages
+from replicator.live.brake import DeleteBrake, DeleteCounter
+from replicator.live.large import LEAST
+from replicator.live.route import RouteWork
+from replicator.model import Did, Listed, Outcome
+from replicator.queues.opening import Queues
+from replicator.queues.queue import Outgoing
+from replicator.routes import routes_for
+from replicator.s3.opening import open_stores
 from replicator.settings import Settings
 
 RESERVE = 10.0
@@ -20,54 +28,170 @@ RESERVE = 10.0
 
 
 class Mirror:
-    """Mirrors what messages name. Synchronous outside, concurrent inside.
+    """Mirrors what messages name.
 
-    read_secret: gives the text of a secret by its id. Connections are opened by the first batch and reused by later
-    ones; credentials that are refused are read anew for the next batch.
+    routes: each with a name of its own. queues: where work items and held deletes are sent. counter: of deletes, shared
+    by all workers. report: told of the outcomes of ranges; those of keys are in what `handle` returns. read_secret:
+    gives the text of a secret by its id. large_from: bytes from which objects are copied part by part by many.
+
+    Connections are opened by the first task that needs them; credentials that are refused are read anew after it.
     """
 
-    def __init__(self, settings: Settings, *, read_secret: Callable[[str], str] | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        routes: Sequence[Settings],
+        queues: Queues,
+        counter: DeleteCounter,
+        *,
+        report: Report | None = None,
+        read_secret: Callable[[str], str] | None = None,
+        large_from: int = LEAST,
+    ) -> None:
+        self._routes = {route.name: route for route in routes}
+        self._queues = queues
+        self._report = report or NoReport()
         self._read_secret = read_secret
-        self._runner = asyncio.Runner()
-        self._stack: AsyncExitStack | None = None
-        self._converger: Converger | None = None
+        self._large_from = large_from
+        self._brakes = {
+            route.name: DeleteBrake(counter, route.name, least=route.max_deletes_per_hour, share=route.delete_share)
+            for route in routes
+        }
+        self._open: dict[str, _Opened] = {}
+        self._opening = asyncio.Lock()
 
-    def handle(self, messages: Sequence[QueueMessage], *, seconds: float) -> list[Handled]:
-        """Converges a batch. seconds: until the caller must be done."""
-        return self._runner.run(self._handle(messages, max(seconds - RESERVE, 1.0)))
+    async def handle(self, messages: Sequence[QueueMessage], *, seconds: float) -> list[Handled]:
+        """Handles a batch; how each message ended, in order. seconds: until the caller must be done.
 
-    def close(self) -> None:
-        """Closes connections and the event loop."""
-        self._runner.run(self._close())
-        self._runner.close()
+        Settles nothing. Deletes that are held back are in the hold queue when it returns; the messages of those that
+        could not be put there have failed.
+        """
+        left = max(seconds - min(RESERVE, seconds / 4), 1.0)
 
-    async def _handle(self, messages: Sequence[QueueMessage], seconds: float) -> list[Handled]:
-        converger = self._converger or await self._open()
-        source = self._settings.source
-        handled = await converge_messages(
-            messages,
-            bucket=source.bucket,
-            prefix=source.prefix,
-            converge=partial(converger.converge, seconds=seconds),
-            seconds=seconds,
+        async def do(task: Task) -> list[Outcome]:
+            return await self._do(task, left)
+
+        handled = await handle_messages(messages, meant=self._meant, do=do, seconds=left)
+        for brake in self._brakes.values():
+            await brake.flush()
+        return await self._hold(handled)
+
+    async def converge(self, bucket: str, key: str, *, seconds: float) -> list[Outcome]:
+        """Converges a key of a bucket on the routes that it is on; held deletes are in the hold queue when it returns.
+
+        Raises PoisonMessage if it is on none, QueueError if a delete could not be held, TimeoutError.
+        """
+        tasks = self._meant(ChangedKey(bucket, (key,), "", None))
+        if not tasks:
+            raise PoisonMessage(f"no route takes the key {key!r} of bucket {bucket!r}")
+        outcomes: list[Outcome] = []
+        async with asyncio.timeout(seconds):
+            for task in tasks:
+                mine = await self._do(task, seconds)
+                if any(outcome.did is Did.HELD for outcome in mine):
+                    await self._park([task])
+                outcomes += mine
+        return outcomes
+
+    async def close(self) -> None:
+        """Notes what is left to note, and closes connections."""
+        for brake in self._brakes.values():
+            await brake.flush(last=True)
+        for opened in self._open.values():
+            await opened.stack.aclose()
+        self._open.clear()
+
+    def _meant(self, change: ChangedKey) -> list[KeyTask]:
+        """The keys of routes that a change is about. Raises PoisonMessage for a bucket that is the source of none."""
+        routes = tuple(self._routes.values())
+        if not any(route.source.bucket == change.bucket for route in routes):
+            known = ", ".join(sorted({repr(route.source.bucket) for route in routes}))
+            raise PoisonMessage(f"is about bucket {change.bucket!r}, and mirrored here is {known}")
+        return [
+            KeyTask(route.name, key, guess=_guess(change, key))
+            for candidate in change.candidates
+            for route, key in routes_for(routes, change.bucket, candidate)
+        ]
+
+    async def _do(self, task: Task, seconds: float) -> list[Outcome]:
+        if task.route not in self._routes:
+            raise PoisonMessage(f"there is no route {task.route!r} here")
+        async with self._work(task.route) as work:
+            outcomes = await work.do(task, seconds=seconds)
+        if any(isinstance(outcome.failure, AccessDenied) for outcome in outcomes):
+            await self._forget(task.route)
+        return outcomes
+
+    @asynccontextmanager
+    async def _work(self, name: str) -> AsyncIterator[RouteWork]:
+        async with self._opening:
+            opened = self._open.get(name)
+            if opened is None:
+                opened = self._open[name] = await self._open_route(self._routes[name])
+        opened.users += 1
+        try:
+            yield opened.work
+        finally:
+            opened.users -= 1
+            if opened.users == 0 and self._open.get(name) is not opened:
+                await opened.stack.aclose()
+
+    async def _open_route(self, route: Settings) -> _Opened:
+        stack = AsyncExitStack()
+        source, targets = await stack.enter_async_context(open_stores(route, read_secret=self._read_secret))
+        work = RouteWork(
+            route,
+            source,
+            targets,
+            brake=self._brakes[route.name],
+            send=self._send,
+            report=self._report,
+            large_from=self._large_from,
         )
-        if any(isinstance(outcome.failure, AccessDenied) for one in handled for outcome in one.outcomes):
-            await self._close()
-        return handled
+        return _Opened(work, stack)
 
-    async def _open(self) -> Converger:
-        settings = self._settings
-        self._stack = AsyncExitStack()
-        stores = []
-        for side in (settings.source, *settings.targets):
-            opened = open_store(side, concurrency=settings.concurrency, read_secret=self._read_secret)
-            stores.append(await self._stack.enter_async_context(opened))
-        budget = ByteBudget(settings.memory)
-        self._converger = Converger(stores[0], stores[1:], deletes=settings.deletes, budget=budget)
-        return self._converger
+    async def _forget(self, name: str) -> None:
+        """Has the next task open the route anew; what is open is closed by whoever uses it last."""
+        opened = self._open.pop(name, None)
+        if opened is not None and opened.users == 0:
+            await opened.stack.aclose()
 
-    async def _close(self) -> None:
-        if self._stack is not None:
-            await self._stack.aclose()
-        self._stack = self._converger = None
+    async def _send(self, items: Sequence[Item]) -> None:
+        outgoing = [Outgoing(encode(item)) for item in items]
+        await asyncio.to_thread(self._queues.changes.send, outgoing)
+
+    async def _hold(self, handled: Sequence[Handled]) -> list[Handled]:
+        """Puts deletes that were held back where they wait for a person; messages of which that fails have failed."""
+        held = list(dict.fromkeys(task for one in handled for task in one.held))
+        try:
+            await self._park(held)
+        except QueueError as error:
+            return [replace(one, error=_both(one.error, str(error))) if one.held else one for one in handled]
+        return list(handled)
+
+    async def _park(self, held: Sequence[KeyTask]) -> None:
+        if not held:
+            return
+        if self._queues.held is None:
+            raise QueueError(f"{HELD}, and there is no hold queue: set HOLD_QUEUE_URL, or raise MAX_DELETES_PER_HOUR")
+        outgoing = [
+            Outgoing(encode(KeysItem(task.route, (task.key,))), reason=self._brakes[task.route].reason) for task in held
+        ]
+        await asyncio.to_thread(self._queues.held.send, outgoing)
+
+
+class _Opened:
+    """A route that is open, and how many tasks use it."""
+
+    def __init__(self, work: RouteWork, stack: AsyncExitStack) -> None:
+        self.work = work
+        self.stack = stack
+        self.users = 0
+
+
+def _guess(change: ChangedKey, key: str) -> Listed | None:
+    """The object that an event tells of, for the shortest way of copying it; what counts is what the source says."""
+    return Listed(key, change.size, change.etag, 0.0) if change.size is not None else None
+
+
+def _both(error: str | None, problem: str) -> str:
+    return problem if error is None else f"{error}; {problem}"

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from replicator.budget import ByteBudget
-from replicator.bulk.jobs import MigrationJob, SortedOut
+from replicator.bulk.jobs import MigrationJob
+from replicator.bulk.sorting import SortedOut
 from replicator.bulk.tasks import Pass
 from replicator.compare import compare
 from replicator.converge import Converger

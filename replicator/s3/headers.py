@@ -129,6 +129,8 @@ def write_headers(write: Write) -> list[tuple[str, str]]:
     headers += [(META + name, value) for name, value in attributes.metadata]
     if write.tags:
         headers.append(("x-amz-tagging", tagging_header(write.tags)))
+    if write.only_new:
+        headers.append(("if-none-match", "*"))
     if write.md5 is not None:
         headers.append(("content-md5", base64.b64encode(write.md5).decode()))
     return headers

@@ -54,27 +54,36 @@ async def open_store(
         tls=_tls(side) if endpoint.url.startswith("https") else None,
     )
     async with client:
-        yield S3Store(client, side.prefix)
+        yield S3Store(client, side.prefix, storage_classes=side.storage_classes)
 
 
 @asynccontextmanager
 async def open_stores(
-    settings: Settings, *, limits: Limits | None = None
+    settings: Settings, *, limits: Limits | None = None, read_secret: Callable[[str], str] | None = None
 ) -> AsyncIterator[tuple[S3Store, list[S3Store]]]:
-    """Source and targets. limits: what their endpoints may be asked. Raises ConfigurationError."""
+    """Source and targets. limits: what their endpoints may be asked. read_secret: gives the text of a secret by its id.
+
+    Raises ConfigurationError.
+    """
+    concurrency = 2 * settings.concurrency
     async with (
-        open_store(settings.source, concurrency=2 * settings.concurrency, limits=limits) as source,
-        open_targets(settings, limits=limits) as targets,
+        open_store(settings.source, concurrency=concurrency, limits=limits, read_secret=read_secret) as source,
+        open_targets(settings, limits=limits, read_secret=read_secret) as targets,
     ):
         yield source, targets
 
 
 @asynccontextmanager
-async def open_targets(work: Work, *, limits: Limits | None = None) -> AsyncIterator[list[S3Store]]:
+async def open_targets(
+    work: Work, *, limits: Limits | None = None, read_secret: Callable[[str], str] | None = None
+) -> AsyncIterator[list[S3Store]]:
     """The targets alone."""
+    concurrency = 2 * work.concurrency
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(open_store(side, concurrency=2 * work.concurrency, limits=limits))
+            await stack.enter_async_context(
+                open_store(side, concurrency=concurrency, limits=limits, read_secret=read_secret)
+            )
             for side in work.targets
         ]
 

@@ -32,6 +32,7 @@ from replicator.s3.xml import (
     tagging,
     texts,
 )
+from replicator.storage_classes import AS_AT_THE_SOURCE, StorageClasses
 from replicator.store import Body, Fetched, Load, PendingUpload, Pin, SourceStore, Span, Write, Written
 
 TAGGING_FAILURES = 3
@@ -41,12 +42,15 @@ TAGGING_FAILURES = 3
 class S3Store:
     """A bucket below a prefix. Implements ObjectStore; the contracts are there.
 
-    prefix: "" or a string that ends with "/".
+    prefix: "" or a string that ends with "/". storage_classes: as ObjectStore has them.
     """
 
-    def __init__(self, client: S3Client, prefix: str = "") -> None:
+    def __init__(
+        self, client: S3Client, prefix: str = "", *, storage_classes: StorageClasses = AS_AT_THE_SOURCE
+    ) -> None:
         self.client = client
         self.prefix = prefix
+        self.storage_classes = storage_classes
         self._tagging_proven = False
         self._tagging_failures = 0
 

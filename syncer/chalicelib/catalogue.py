@@ -9,7 +9,7 @@ from replicator.model import Outcome
 from replicator.settings import Settings
 
 
-def recorder(environment: Mapping[str, str], settings: Settings) -> Callable[[Sequence[Outcome]], None]:
+def recorder(environment: Mapping[str, str], routes: Sequence[Settings]) -> Callable[[Sequence[Outcome]], None]:
     """What takes the outcomes of a batch, and forgets them where there is neither DATABASE_URL nor DB_HOST.
 
     A database that is away stops nothing.
@@ -18,7 +18,8 @@ def recorder(environment: Mapping[str, str], settings: Settings) -> Callable[[Se
         return lambda _: None
     from replicator.catalogue.opening import catalogue_for, reports_for  # not in the package unless somebody adds it
 
-    reports = reports_for(catalogue_for(None, environment), settings)
+    catalogue = catalogue_for(None, environment)
+    reports = [report for route in routes for report in reports_for(catalogue, route)]
 
     def record(outcomes: Sequence[Outcome]) -> None:
         for report in reports:

@@ -17,12 +17,16 @@ MiB = 1024 * 1024
 SOURCE = "bench-source"
 
 
-def fill(endpoint: Endpoint, objects: int, size: int, *, directories: int = 10) -> None:
+def key_of(number: int, directories: int = 10) -> str:
+    return f"dir{number % directories}/{number:06}"
+
+
+def fill(endpoint: Endpoint, objects: int, size: int) -> None:
     """Makes the source bucket, with `objects` of `size` random bytes each."""
     client = boto_client(endpoint)
     client.create_bucket(Bucket=SOURCE)
     for n in range(objects):
-        client.put_object(Bucket=SOURCE, Key=f"dir{n % directories}/{n:06}", Body=os.urandom(size))
+        client.put_object(Bucket=SOURCE, Key=key_of(n), Body=os.urandom(size))
 
 
 def fill_in_parts(endpoint: Endpoint, size: int, part_size: int) -> None:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from tests.benchmarks.buckets import MiB, Targets, fill, fill_in_parts
 from tests.benchmarks.ceph import collect_garbage, make_certificate, serve_over_tls
+from tests.benchmarks.events import events
 from tests.benchmarks.field import Field
 from tests.benchmarks.measure import Bench, Peer, alternate
 from tests.benchmarks.noop import noop, noop5m
 from tests.benchmarks.push import push
 from tests.benchmarks.tables import Result
-from tests.servers import Endpoint, rclone, rgw
+from tests.servers import Endpoint, moto, rclone, rgw
 
 SMALL_OBJECTS, SMALL_SIZE = 5_000, 4096
 LARGE_SIZE, LARGE_PART = 256 * MiB, 8 * MiB
@@ -179,6 +180,7 @@ CASES = {
     "tls": Case(tls, _missing_for_tls, "many and huge over TLS; LONG: 8 minutes"),
     "server-side": Case(server_side, rgw.missing, "small objects from bucket to bucket of one Ceph cluster"),
     "two-processes": Case(two_processes, rclone.missing, "small with two processes, and what the servers use"),
+    "events": Case(events, moto.missing, "10,000 events through the Lambda's handler, beside a bulk run; 3 minutes"),
     "push": Case(push, rclone.missing, "a folder of 100,000 small files, pushed twice; 15 minutes"),
 }
 DEFAULT = ("small", "large", "noop", "server-side", "push")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 Refuses = Callable[[], bool]
@@ -48,7 +48,10 @@ def above_rate(most: int, clock: Callable[[], float] = time.monotonic) -> Refuse
 
 
 class GrudgingS3:
-    """url: of the server. objects: key to bytes, of its only bucket, whatever that is called. asked: by answer."""
+    """url: of the server. objects: key to bytes, of its only bucket, whatever that is called. asked: by answer.
+
+    connections: how many are open now, counted in the order in which they were made.
+    """
 
     def __init__(self, refuses: Refuses) -> None:
         self.objects: dict[str, bytes] = {}
@@ -56,6 +59,7 @@ class GrudgingS3:
         self.asked: Counter[str] = Counter()
         self.refuses = refuses
         self.url = ""
+        self.connections: Callable[[], int] = lambda: 0
 
     def answer(self, method: str, target: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers."""
@@ -107,6 +111,25 @@ class GrudgingS3:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
+    _open = 0
+    _lock = threading.Lock()
+
+    def connections(self) -> int:
+        return self._open
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's
+        self._count(1)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - socketserver's
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._open += change
 
     def handle_error(self, *_: object) -> None:
         """A client that is killed goes in the middle of an answer."""
@@ -145,6 +168,7 @@ def answering(store: Store) -> Iterator[Store]:
 
     server = _Server(("127.0.0.1", 0), Handler)
     store.url = f"http://127.0.0.1:{server.server_port}"
+    store.connections = server.connections
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield store

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +24,14 @@ async def settle() -> None:
     """Lets the other side of a local connection see what was sent: both sides share one event loop."""
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def becomes(condition: Callable[[], object]) -> bool:
+    """Whether it becomes true: what is sent on a local connection arrives at once nearly always."""
+    ends = time.monotonic() + 60
+    while not condition() and time.monotonic() < ends:
+        await asyncio.sleep(0.001)
+    return bool(condition())
 
 
 class Talk:

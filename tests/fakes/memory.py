@@ -19,6 +19,7 @@ from replicator.errors import (
 )
 from replicator.model import STAMP, Attributes, Listed, ObjectState, Tags
 from replicator.multipart import Part, composite_etag
+from replicator.storage_classes import AS_AT_THE_SOURCE, StorageClasses
 from replicator.store import Body, Fetched, Load, ObjectStore, PendingUpload, Pin, Span, Stream, Write, Written
 
 Step = Callable[[str, str], Awaitable[None]]
@@ -103,7 +104,9 @@ class MemoryStore:
         name: str = "memory://bucket/",
         quirks: Quirks | None = None,
         step: Step = no_step,
+        storage_classes: StorageClasses = AS_AT_THE_SOURCE,
     ) -> None:
+        self.storage_classes = storage_classes
         self.bucket = bucket or Bucket()
         self.quirks = quirks or Quirks()
         self.calls: list[str] = []
@@ -170,6 +173,8 @@ class MemoryStore:
         await self._before("PutObject", key)
         data = await self._collect(body)
         self._check_write(key, data, write)
+        if write.only_new and key in self.bucket.objects:
+            raise ChangedMeanwhile("PutObject", key, "is there already")
         self._publish(key, data, write, ())
         await self._after("PutObject", key)
         return Written(self.bucket.objects[key].etag if key in self.bucket.objects else "")

@@ -17,11 +17,13 @@ import pytest
 
 from replicator.model import MiB
 from tests.awkward import AWKWARD_KEYS, PLAIN_KEYS, RICH, TAGS
+from tests.runs import ROOT, run_command
 from tests.servers import Endpoint
 from tests.servers.lab import boto_client, new_bucket
 
+pytestmark = pytest.mark.timeout(600)  # the first of them starts several servers
+
 SECONDS = 120
-ROOT = Path(__file__).parents[2]
 PART = 5 * MiB
 RCLONE = Path(sysconfig.get_path("scripts")) / "rclone"
 ROUTES = {
@@ -96,14 +98,8 @@ class Filled:
             "TARGET_ACCESS_KEY_ID": self.there.access_key,
             "TARGET_SECRET_ACCESS_KEY": self.there.secret_key,
         }
-        return subprocess.run(
-            [sys.executable, "-m", "replicator", verb, *map(str, arguments)],
-            env={**os.environ, **variables},
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        command = [sys.executable, "-m", "replicator", verb, *map(str, arguments)]
+        return run_command(command, {**os.environ, **variables}, seconds=SECONDS)
 
     def report(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / name).read_text().splitlines()]

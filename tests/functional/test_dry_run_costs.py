@@ -15,9 +15,8 @@ from replicator.bulk.pricing import Requests, internet_price, region_price
 from replicator.model import Did, Evidence, GiB, MiB, Outcome
 from tests.fakes.watched_s3 import watched
 from tests.functional.test_cli import Route, held_up, numbers
+from tests.runs import SECONDS
 from tests.servers.lab import new_bucket
-
-SECONDS = 30
 
 
 @pytest.fixture
@@ -231,7 +230,7 @@ def test_a_page_is_written_when_a_run_is_interrupted(route, tmp_path, how, proce
     with held_up(route.here) as (url, came), under_way(route, url, page, processes) as process:
         assert came.wait(SECONDS)
         process.send_signal(how)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130, err
     assert "interrupted" in page_of(page)
 
@@ -244,7 +243,7 @@ def test_a_page_is_written_when_all_workers_are_killed(route, tmp_path):
         with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
             for pid in file.read().split():
                 os.kill(int(pid), signal.SIGKILL)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, err
     assert "no worker is left" in page_of(page)
 

@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 import pytest
 
 from tests.functional.test_cli import Route, lines_of, numbers
+from tests.runs import SECONDS, without_progress
 from tests.servers.lab import new_bucket
 
 KEYS = ["a", "b c", "dir/ü", "dir/d+e%20", "-starts-with-a-dash", "# no comment", " blank ", "z"]
@@ -38,11 +39,11 @@ def piped(route, data, *options):
         env=route.variables({}),
         input=data,
         capture_output=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )
     assert b"Traceback" not in done.stderr, done.stderr
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    return done.returncode, done.stdout.decode(), without_progress(done.stderr.decode())
 
 
 def put_inventory(route, rows, *, bucket=None, source=None, schema=SCHEMA, manifest=None, spoil=lambda data: data):

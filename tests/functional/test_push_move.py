@@ -21,11 +21,15 @@ from replicator.model import MiB
 from tests.fakes.watched_s3 import watched
 from tests.functional.test_push_mirror import make_socket
 from tests.pushes import WITHOUT_PRIVILEGES, Push, end, lines_of, push_to, until
+from tests.runs import SECONDS, children, lives
 from tests.servers.meter import metered
 
 TIME_PATH = "{location}/%Y/%m/%d/%H/%M%S-{topic}.dat"
 UNAVAILABLE = (503, b"<Error><Code>ServiceUnavailable</Code><Message>back soon</Message></Error>", {})
 DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>not on a Sunday</Message></Error>", {})
+
+
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
@@ -68,11 +72,11 @@ def test_files_are_at_the_bucket_and_no_more_here_and_emptied_folders_are_gone(f
 
 def test_the_json_form_takes_what_is_older_by_the_time_in_its_path_and_leaves_the_rest(fake):
     push, store = fake
-    old, new = named(3600), named(-60)
+    old, new = named(3600), named(-3600)
     push.folder.write(old, age=3600)
     push.folder.write(new, age=3600)
     push.folder.write("no-time-in-it.dat", age=3600)
-    push.folder.write("no-time-and-new.dat", age=0)
+    push.folder.write("no-time-and-new.dat", age=-60)
     push.folder.write("zurich/2026/13/01/25/61-month.dat", age=3600)
     push.folder.write("zurich/2026/02/30/00/00-day.dat", age=3600)
     push.folder.write("zurich/0000/00/00/00/00-zero.dat", age=3600)
@@ -190,7 +194,7 @@ class Writer(threading.Thread):
     name_of: of a number. reopens: closes the file after every piece.
     """
 
-    def __init__(self, folder, name_of, *, files=8, pause=0.25, reopens=False):
+    def __init__(self, folder, name_of, *, files=6, pause=0.25, reopens=False):
         super().__init__()
         self.folder, self.name_of, self.files = folder, name_of, files
         self.pause, self.reopens = pause, reopens
@@ -224,17 +228,20 @@ def move_until_all_is_there(push, store, writer, *options):
         done = push.run(*options)
         assert done.returncode == 0, done
         time.sleep(0.2)
-    assert until(lambda: push.run(*options).returncode == 0 and not push.folder.files(), step=0.5)
+    assert until(lambda: push.run(*options).returncode == 0 and not push.folder.files(), 120, step=0.5)
     assert store.objects == writer.written
     assert Counter(store.of("PUT")) == dict.fromkeys(writer.written, 1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reopens", [False, True], ids=["open all the time", "opened for each piece"])
-def test_each_file_of_a_writer_that_goes_on_writing_arrives_once_and_whole(fake, reopens):
+@pytest.mark.parametrize(
+    ("reopens", "settle"), [(False, "2s"), (True, "15s")], ids=["open all the time", "opened for each piece"]
+)
+def test_each_file_of_a_writer_that_goes_on_writing_arrives_once_and_whole(fake, reopens, settle):
+    """Nothing tells that a file which is closed after each piece is not complete, but that it is young."""
     push, store = fake
     writer = Writer(push.folder, lambda n: f"{n % 2}/{n:02}", reopens=reopens)
-    move_until_all_is_there(push, store, writer, "--move", "--settle", "2s")
+    move_until_all_is_there(push, store, writer, "--move", "--settle", settle)
 
 
 @pytest.mark.slow
@@ -336,6 +343,23 @@ def nothing_is_lost(push, store, files):
     assert {key for key, data in files.items() if here.get(key) != data and store.objects.get(key) != data} == set()
 
 
+class Halt:
+    """Answers so many requests, and no others until it is lifted; reached: there were others."""
+
+    def __init__(self, requests):
+        self.left = requests
+        self.reached, self.lifted = threading.Event(), threading.Event()
+        self._lock = threading.Lock()
+
+    def __call__(self, asked):
+        with self._lock:
+            self.left -= 1
+            over = self.left < 0
+        if over:
+            self.reached.set()
+            self.lifted.wait()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_run_that_is_killed_at_random_moments_loses_nothing_and_the_last_ends_well(fake, processes):
@@ -344,25 +368,27 @@ def test_a_run_that_is_killed_at_random_moments_loses_nothing_and_the_last_ends_
     push.folder.fill(120)
     push.folder.write("larger", os.urandom(3 * MiB))
     files = push.folder.files()
-    store.rule = lambda asked: time.sleep(0.002)
-    alive = 0
     for _ in range(20):
+        halt = store.rule = Halt(chance.randrange(2, 25))
         process = push.start("--move", "--concurrency", "4", "--processes", processes)
-        requests = len(store.log) + chance.randrange(2, 25)
-        until(lambda: len(store.log) >= requests or process.poll() is not None, step=0.001)  # noqa: B023
-        time.sleep(chance.random() * 0.01)
-        alive += process.poll() is None
-        os.kill(process.pid, signal.SIGKILL)  # its workers have to see that by themselves
-        process.wait()
+        try:
+            assert until(lambda: halt.reached.is_set() or process.poll() is not None, step=0.001)  # noqa: B023
+            assert process.poll() is None, push.said()
+            time.sleep(chance.random() * 0.01)
+            workers = children(process)
+            os.kill(process.pid, signal.SIGKILL)  # its workers have to see that by themselves
+            process.wait()
+            assert until(lambda: not any(map(lives, workers)))  # noqa: B023
+        finally:
+            halt.lifted.set()
         nothing_is_lost(push, store, files)
-    assert alive >= 10
 
     def ends_well():
         done = push.run("--move", "--processes", processes)
         assert done.returncode == 0, done
         return not push.folder.files()
 
-    assert until(ends_well, seconds=15)
+    assert until(ends_well)
     assert store.objects == files
 
 
@@ -371,9 +397,9 @@ def test_a_file_that_was_uploaded_and_not_removed_is_removed_and_reported_by_the
     push.folder.fill(3)
     files = push.folder.files()
     reached, free = threading.Event(), threading.Event()
-    with meanwhile(store, lambda: (reached.set(), free.wait(30))):
+    with meanwhile(store, lambda: (reached.set(), free.wait())):
         process = push.start("--move", "--concurrency", "1", "--processes", "1")
-        assert reached.wait(20)
+        assert reached.wait(SECONDS)
         end(process)
         free.set()
     assert push.folder.files() == files
@@ -463,10 +489,10 @@ def test_the_second_of_two_runs_says_so_and_ends_well_and_the_lock_goes_with_the
     push, store = fake
     push.folder.fill(3)
     free = threading.Event()
-    store.rule = lambda asked: free.wait(30) and None if asked.method == "PUT" else None
+    store.rule = lambda asked: free.wait() and None if asked.method == "PUT" else None
     first = push.start("--move", "--processes", "2")
     try:
-        assert until(lambda: store.of("PUT"), seconds=20)
+        assert until(lambda: store.of("PUT"))
         (tmp_path / "another way").symlink_to(push.folder.path)
         for folder in (push.folder.path, tmp_path / "another way", f"{push.folder.path}/."):
             second = push.run(folder, "to", "--move")
@@ -477,7 +503,7 @@ def test_the_second_of_two_runs_says_so_and_ends_well_and_the_lock_goes_with_the
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         free.set()
-        assert until(lambda: "another run" not in push.run("--move").stderr, seconds=15)
+        assert until(lambda: "another run" not in push.run("--move").stderr)
     finally:
         free.set()
         end(first)
@@ -492,12 +518,13 @@ def test_emptied_folders_go_but_for_the_base_those_that_are_young_and_those_that
     push, store = fake
     for name in ("old/deep/er/file", "young/file", "mixed/file", "linked/file"):
         push.folder.write(name)
-    push.folder.write("mixed/new", age=0)
+    push.folder.write("mixed/new", age=-600)
     (push.folder.path / "linked/link").symlink_to("nowhere")
     (push.folder.path / "excluded").mkdir()
+    young = time.time() + 600
     for path in [push.folder.path, *push.folder.path.rglob("*")]:
-        if path.is_dir() and path.name != "young":
-            os.utime(path, (1e9, 1e9))
+        if path.is_dir():
+            os.utime(path, (young, young) if path.name == "young" else (1e9, 1e9))
     assert push.run("--move").returncode == 0
     assert push.folder.folders() >= {"young", "mixed", "linked"}
     assert not push.folder.folders() & {"old", "old/deep", "old/deep/er"}

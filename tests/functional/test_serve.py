@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,11 +21,10 @@ from replicator.metrics import Metrics
 from replicator.web.listen import Listen
 from replicator.web.pages import serve_metrics
 from tests.functional.test_presign import ask, side_of
+from tests.runs import ROOT, SECONDS
 from tests.servers.base import HOST, free_port, free_ports, http_answers
 from tests.servers.lab import boto_client, new_bucket
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 30
 TOKEN = "correct-horse-battery"
 COMMAND = [sys.executable, "-m", "replicator", "serve"]
 ANYWHERE = {"TARGET_BUCKET": "the-bucket", "TARGET_ACCESS_KEY_ID": "id", "TARGET_SECRET_ACCESS_KEY": "hush-hush"}
@@ -57,7 +55,7 @@ def serving(*arguments, ports, **changes):
         yield process
         if process.poll() is None:
             process.terminate()
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
         process.wait()
@@ -270,7 +268,8 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(option):
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_ends_it_within_seconds_even_while_a_request_hangs(how, code):
+def test_a_signal_ends_it_even_while_a_request_hangs(how, code):
+    """Within which time is in tests/unit/test_stopping.py."""
     port = free_port()
     with (
         serving("--urls", f"{HOST}:{port}", ports=[port], **URLS) as process,
@@ -280,10 +279,8 @@ def test_a_signal_ends_it_within_seconds_even_while_a_request_hangs(how, code):
             f"POST /urls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\n\r\n".encode()
         )
         time.sleep(0.3)
-        began = time.monotonic()
         process.send_signal(how)
-        assert process.wait(timeout=10) == code
-        assert time.monotonic() - began < 5
+        assert process.wait(SECONDS) == code
 
 
 def test_the_command_line_loads_no_server_until_it_is_needed():

@@ -13,6 +13,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from tests.runs import run_command
 from tests.servers import rclone
 
 MiB = 1024 * 1024
@@ -65,8 +66,7 @@ def environment(certificate: tuple[Path, Path], tmp_path: Path) -> Iterator[dict
 
 
 def run(verb: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "replicator", verb]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+    return run_command([sys.executable, "-m", "replicator", verb], {**os.environ, **environment})
 
 
 def test_objects_of_all_sizes_are_copied_over_tls(environment: dict[str, str], certificate: tuple[Path, Path]) -> None:

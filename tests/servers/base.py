@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,9 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HOST = "127.0.0.1"
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
+COMMAND_SECONDS = 600.0
 POLL_SECONDS = 0.05
+ANSWER_SECONDS = 10.0
 STOP_SECONDS = 5.0
+KILLED_SECONDS = 60.0
+"""After which a process that was killed is held to survive it: on a busy machine that is no matter of a moment."""
+
+LOWEST_PORT, OUTGOING_PORTS = 15_000, Path("/proc/sys/net/ipv4/ip_local_port_range")
+_given: set[int] = set()
 
 
 class ServerError(RuntimeError):
@@ -55,12 +63,12 @@ class Server:
 
     def stop(self, how: signal.Signals = signal.SIGTERM, *, patience: float = STOP_SECONDS) -> None:
         """Ends the process and its group; what ignores `how` for too long is killed. Idempotent."""
-        for sign in (how, signal.SIGKILL):
+        for sign, seconds in ((how, patience), (signal.SIGKILL, KILLED_SECONDS)):
             if not self._group_lives():
                 return
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, sign)
-            if _becomes_true(lambda: not self._group_lives(), seconds=patience):
+            if _becomes_true(lambda: not self._group_lives(), seconds=seconds):
                 return
         raise ServerError(f"{self.name} (process {self.process.pid}) survives SIGKILL")
 
@@ -69,16 +77,34 @@ class Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on now."""
+    """Different ports that nobody listens on now, and that this process was not given before.
+
+    None of those that the system gives to outgoing connections: one of these may take a port before its server does,
+    or while that is stopped, and connect to itself where nobody listens.
+    """
+    ports: list[int] = []
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        while len(ports) < count:
+            port = random.SystemRandom().randrange(LOWEST_PORT, _first_outgoing_port())
+            one = held.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind((HOST, port))
+                if port not in _given:
+                    ports.append(port)
+                    _given.add(port)
+    return ports
 
 
 def free_port() -> int:
     return free_ports(1)[0]
+
+
+def _first_outgoing_port() -> int:
+    try:
+        first = int(OUTGOING_PORTS.read_text().split()[0])
+    except OSError:
+        first = 0
+    return first if first > LOWEST_PORT + 1000 else 32_768
 
 
 @contextmanager
@@ -137,7 +163,7 @@ def run_to_end(command: Sequence[str | Path], *, env: Mapping[str, str] | None =
         stderr=subprocess.STDOUT,
         env={**os.environ, **(env or {})},
         cwd=cwd,
-        timeout=READY_SECONDS * 5,
+        timeout=COMMAND_SECONDS,
         check=False,
     )
     said = done.stdout.decode(errors="replace")
@@ -148,7 +174,7 @@ def run_to_end(command: Sequence[str | Path], *, env: Mapping[str, str] | None =
 
 def http_answers(port: int, path: str = "/", *, expect: int | None = None) -> bool:
     """Whether an HTTP server answers on `port`, with status `expect` if one is given."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", path)
         status = connection.getresponse().status
@@ -162,7 +188,7 @@ def http_answers(port: int, path: str = "/", *, expect: int | None = None) -> bo
 def accepts(port: int) -> bool:
     """Whether anything accepts connections on `port`."""
     try:
-        socket.create_connection((HOST, port), timeout=2).close()
+        socket.create_connection((HOST, port), timeout=ANSWER_SECONDS).close()
     except OSError:
         return False
     return True

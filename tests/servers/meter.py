@@ -1,4 +1,4 @@
-"""A relay in front of a server that counts what it is sent, and which parts of uploads."""
+"""A relay in front of a server that counts what it is sent, and which parts of uploads, and can stand still."""
 
 from __future__ import annotations
 
@@ -24,6 +24,28 @@ class Meter:
     url: str
     sent: int = 0
     parts: list[tuple[int, int]] = field(default_factory=list)
+    _limit: float = float("inf")
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def stand_still_at(self, limit: float) -> None:
+        """Lets no byte pass to the server any more once so many were sent, until that is lifted by another limit."""
+        with self._changed:
+            self._limit = limit
+            self._changed.notify_all()
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether so many were sent."""
+        return self.sent >= self._limit
+
+    def count(self, data: bytes) -> None:
+        """Takes note of bytes to the server, and returns when they may pass."""
+        found = _PART.match(data) if data.startswith(b"PUT ") else None
+        with self._changed:
+            self.sent += len(data)
+            if found:
+                self.parts.append((int(found[1]), int(found[2])))
+            self._changed.wait_for(lambda: not self.stands_still)
 
 
 @contextmanager
@@ -46,16 +68,14 @@ def metered(url: str) -> Iterator[Meter]:
         yield meter
     finally:
         listener.close()
+        meter.stand_still_at(float("inf"))
 
 
 def _relay(one: socket.socket, other: socket.socket, counts: Meter | None) -> None:
     with suppress(OSError):
         while data := one.recv(256 * 1024):
             if counts is not None:
-                counts.sent += len(data)
-                found = _PART.match(data) if data.startswith(b"PUT ") else None
-                if found:
-                    counts.parts.append((int(found[1]), int(found[2])))
+                counts.count(data)
             other.sendall(data)
     for end in (one, other):
         with suppress(OSError):

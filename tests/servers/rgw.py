@@ -116,7 +116,7 @@ class _Cluster:
     def says(self, word: str, *command: str) -> bool:
         """Whether the cluster answers the question, with `word` in it."""
         try:
-            return word in self.run("ceph", "--connect-timeout", "2", *command)
+            return word in self.run("ceph", "--connect-timeout", "10", *command)
         except ServerError:
             return False
 

@@ -57,6 +57,9 @@ SERVER = {
     "log_address": "/dev/null",
     "backlog": "1024",
 }
+# An object is listed when its container was told of it within these seconds. There is no updater here that would tell
+# it later: with the defaults, 3 and 1, a listing on a busy machine lacks the object for ever.
+PATIENT = {"node_timeout": "60", "conn_timeout": "10", "container_update_timeout": "60"}
 PIPELINE = (
     "catch_errors gatekeeper healthcheck cache listing_formats bulk s3api tempauth "
     "copy slo dlo versioned_writes symlink proxy-server"
@@ -178,7 +181,7 @@ def _backend_conf(state: Path, kind: str, port: int) -> str:
     common = {**SERVER, "bind_port": str(port), "user": _user(), "swift_dir": str(state)}
     disk = {"devices": str(state / "devices"), "mount_check": "false", "disable_fallocate": "true"}
     return (
-        _section("DEFAULT", {**common, **disk})
+        _section("DEFAULT", {**common, **disk, **PATIENT})
         + _section("pipeline:main", {"pipeline": f"{kind}-server"})
         + _section(f"app:{kind}-server", {"use": f"egg:swift#{kind}", "replication_server": "true"})
     )
@@ -200,7 +203,7 @@ def _proxy_conf(state: Path, ports: Mapping[str, int]) -> str:
     return (
         _section("DEFAULT", common)
         + _section("pipeline:main", {"pipeline": PIPELINE})
-        + _section("app:proxy-server", {**app, "node_timeout": "60", "conn_timeout": "5"})
+        + _section("app:proxy-server", {**app, "node_timeout": "60", "conn_timeout": "10"})
         + "".join(filters)
     )
 

@@ -9,10 +9,13 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from replicator.errors import AccessDenied
+from replicator.errors import AccessDenied, PoisonMessage, QueueError
 from replicator.events import QueueMessage
-from replicator.live.batch import OUT_OF_TIME, converge_messages
+from replicator.items import KeysItem, PartsItem, RangeItem, encode
+from replicator.live.batch import OUT_OF_TIME, KeyTask, handle_messages
 from replicator.model import Did, Outcome
+from replicator.multipart import Part
+from tests.fakes.hurried_loop import in_hurried_loop
 
 PLENTY = 60.0
 
@@ -57,9 +60,24 @@ def failed(key, reason="403"):
     return Outcome(key, "s3://to/", Did.FAILED, reason, failure=AccessDenied("GetObject", f"from/{key}", reason))
 
 
-async def handle(converge, *bodies, bucket="from", prefix="", seconds=PLENTY):
+async def handle(converge, *bodies, prefix="", seconds=PLENTY):
+    """Handles bodies on one route, of the bucket `from` below a prefix; converge: is given the keys."""
+
+    def meant(change):
+        if change.bucket != "from":
+            raise PoisonMessage(f"is about {change.bucket!r}, not 'from'")
+        return [
+            KeyTask("route", key.removeprefix(prefix))
+            for key in change.candidates
+            if key.startswith(prefix) and key != prefix
+        ]
+
+    return await do(lambda task: converge(task.key), *bodies, meant=meant, seconds=seconds)
+
+
+async def do(work, *bodies, meant=None, seconds=PLENTY):
     messages = [message(body, number) for number, body in enumerate(bodies)]
-    handled = await converge_messages(messages, bucket=bucket, prefix=prefix, converge=converge, seconds=seconds)
+    handled = await handle_messages(messages, meant=meant, do=work, seconds=seconds)
     assert [one.message for one in handled] == messages
     return handled
 
@@ -99,7 +117,7 @@ async def test_a_poisoned_message_is_an_error_and_the_others_are_handled(body):
     converge = Converging()
     good, bad, last = await handle(converge, event("a"), body, event("b"))
     assert bad.error.startswith("poison: ")
-    assert (bad.outcomes, bad.ignored) == ((), None)
+    assert (bad.outcomes, bad.ignored, bad.poison) == ((), None, True)
     assert (good.error, last.error) == (None, None)
     assert converge.asked == ["a", "b"]
 
@@ -129,14 +147,14 @@ async def test_keys_are_taken_relative_to_the_prefix_and_others_are_left_alone()
     )
     assert converge.asked == ["a", "deep/b"]
     assert (inside.error, inside.ignored) == (None, None)
-    assert (outside.error, outside.ignored) == (None, "no key below 'logs/'")
+    assert (outside.error, outside.ignored) == (None, "no key of a route")
     assert (both.error, both.ignored) == (None, None)
 
 
 async def test_the_marker_of_the_prefix_itself_is_no_key_below_it():
     converge = Converging()
     (one,) = await handle(converge, event("logs/"), prefix="logs/")
-    assert one.ignored == "no key below 'logs/'"
+    assert one.ignored == "no key of a route"
     assert converge.asked == []
 
 
@@ -184,6 +202,7 @@ async def test_an_exception_becomes_the_error_of_the_messages_that_name_the_key(
     assert [outcome.key for outcome in handled[0].outcomes] == ["a"]
 
 
+@in_hurried_loop
 async def test_what_is_not_done_in_time_is_cancelled_and_comes_again():
     cancelled = []
 
@@ -204,6 +223,7 @@ async def test_what_is_not_done_in_time_is_cancelled_and_comes_again():
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+@in_hurried_loop
 async def test_what_fails_while_it_is_cancelled_is_still_a_failure_of_its_message():
     async def converge(key):
         try:
@@ -224,3 +244,74 @@ async def test_the_time_of_the_oldest_change_is_told():
 async def test_a_change_without_a_time_is_still_a_change():
     (one,) = await handle(Converging(), event("a", when="yesterday"))
     assert (one.changed, one.error) == (None, None)
+
+
+# --- work items
+
+
+ITEMS = [
+    RangeItem("route", "a", "b"),
+    PartsItem("route", "key", "etag", (("s3://to/", "upload"),), (Part(1, 0, 5),), 1),
+]
+
+
+async def test_keys_of_an_item_are_tasks_of_their_own():
+    asked = []
+
+    async def work(task):
+        asked.append(task)
+        return [failed(task.key)] if task.key == "b" else []
+
+    good, bad = await do(work, encode(KeysItem("one", ("a",), released=True)), encode(KeysItem("two", ("a", "b"))))
+    assert asked == [KeyTask("one", "a", released=True), KeyTask("two", "a"), KeyTask("two", "b")]
+    assert (good.error, bad.error) == (None, "'b': 403")
+
+
+@pytest.mark.parametrize("item", ITEMS)
+async def test_an_item_is_done_once_however_often_it_is_in_a_batch(item):
+    asked = []
+
+    async def work(task):
+        asked.append(task)
+        return []
+
+    handled = await do(work, encode(item), encode(item))
+    assert asked == [item]
+    assert [one.error for one in handled] == [None, None]
+
+
+@pytest.mark.parametrize("item", ITEMS)
+async def test_an_item_that_fails_comes_again_and_says_why(item):
+    async def work(_):
+        raise QueueError("queue: send: no answer")
+
+    (one,) = await do(work, encode(item))
+    assert (one.error, one.poison) == ("queue: send: no answer", False)
+
+
+@pytest.mark.parametrize("item", ITEMS)
+async def test_an_item_that_can_never_be_done_is_poison(item):
+    async def work(_):
+        raise PoisonMessage("there is no route 'route' here")
+
+    (one,) = await do(work, encode(item))
+    assert (one.error, one.poison) == ("there is no route 'route' here", True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ['{"replicator": "range"}', '{"replicator": 1}', '{"replicator": "dance", "route": "x"}', '{"replicator": ["'],
+)
+async def test_an_item_that_cannot_be_read_is_poison(body):
+    (one,) = await do(None, body)
+    assert one.poison
+    assert one.error.startswith("poison: work item: ")
+
+
+async def test_deletes_that_were_held_back_are_told_with_their_routes():
+    async def work(task):
+        return [Outcome(task.key, "s3://to/", Did.HELD if task.key != "b" else Did.DELETED, "gone")]
+
+    (one,) = await do(work, encode(KeysItem("route", ("a", "b", "c"))))
+    assert one.error is None
+    assert one.held == (KeyTask("route", "a"), KeyTask("route", "c"))

@@ -5,20 +5,21 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
-import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from replicator.catalogue import schema
 from replicator.catalogue.catalogue import open_catalogue
@@ -28,6 +29,7 @@ from replicator.catalogue.entries import Entry, State
 from replicator.catalogue.place import catalogue_url
 from replicator.catalogue.tables import metadata
 from replicator.errors import ConfigurationError, ReplicatorError
+from tests.pushes import until
 
 ROUTE = "s3://here/ -> s3://there/"
 ROOT = Path(__file__).parents[2]
@@ -297,9 +299,7 @@ def test_a_reader_who_takes_a_long_time_holds_nobody_up(catalogue, url, said):
     listing = catalogue.find()
     next(listing)
     with open_catalogue(url, warn=said.append) as other:
-        began = time.monotonic()
-        other.record([uploaded("zzz")])
-        assert time.monotonic() - began < 2
+        other.record([uploaded("zzz")])  # or it would be said that the catalogue is away
     assert [one.key for one in listing][-1] == "zzz"
 
 
@@ -326,28 +326,26 @@ def test_an_older_catalogue_is_brought_up_to_date_with_what_is_in_it(url, tmp_pa
     with open_catalogue(url, warn=print) as catalogue:
         catalogue.record([uploaded("k")])
     scripts = tmp_path / "scripts"
-    (scripts / "versions").mkdir(parents=True)
-    for name in ("env.py", "versions/0001_catalogue.py"):
-        (scripts / name).write_text((schema.SCRIPTS / name).read_text())
-    (scripts / "versions" / "0002_more.py").write_text(
-        textwrap.dedent("""
+    shutil.copytree(schema.SCRIPTS, scripts)
+    (scripts / "versions" / "9999_more.py").write_text(
+        textwrap.dedent(f"""
             import sqlalchemy as sa
             from alembic import op
-            revision, down_revision = "0002", "0001"
+            revision, down_revision = "9999", "{schema.HEAD}"
             def upgrade():
                 op.add_column("catalogue_entries", sa.Column("more", sa.Text))
         """)
     )
     engine = open_engine(url, create=False)
     for _ in range(2):
-        schema.bring_up_to_date(engine, create=False, scripts=scripts, head="0002")
+        schema.bring_up_to_date(engine, create=False, scripts=scripts, head="9999")
     with engine.connect() as connection:
         assert connection.execute(text("select key, more from catalogue_entries")).all() == [("k", None)]
     engine.dispose()
     said = []
     with open_catalogue(url, warn=said.append) as older:
         older.record([uploaded("k")])  # does not raise
-        with pytest.raises(ConfigurationError, match="newer version .0002, here 0001.: upgrade this program"):
+        with pytest.raises(ConfigurationError, match=f"newer version .9999, here {schema.HEAD}.: upgrade this program"):
             older.routes()
     assert "newer version" in said[0]
 
@@ -378,12 +376,25 @@ def test_who_comes_second_to_a_new_server_waits_for_the_first(postgres_url):
     engine = create_engine(url)
     with open_catalogue(url, warn=print) as catalogue, engine.connect() as first:
         first.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": schema.LOCK})
-        threading.Timer(1.0, first.rollback).start()
-        began = time.monotonic()
-        catalogue.record([uploaded("k")])
-        assert time.monotonic() - began > 0.9
+        second = threading.Thread(target=catalogue.record, args=[[uploaded("k")]])
+        second.start()
+        assert until(lambda: waiting_for_locks(engine) == 1)
+        first.rollback()
+        second.join()
         assert keys(catalogue) == ["k"]
     engine.dispose()
+
+
+WAITING = """
+select count(*) from pg_locks join pg_database on database = pg_database.oid
+where locktype = 'advisory' and not granted and datname = current_database()
+"""
+
+
+def waiting_for_locks(engine):
+    """How many sessions of this database wait for an advisory lock."""
+    with engine.connect() as connection:
+        return connection.scalar(text(WAITING))
 
 
 def test_looking_makes_no_catalogue(url, tmp_path):
@@ -413,7 +424,7 @@ def record_alone(url, number, waiting):
     said = []
     with open_catalogue(url, warn=said.append) as catalogue:
         for times in range(5):
-            batch = [uploaded(f"{n:05}", size=number) for n in range(1000)]
+            batch = [uploaded(f"{n:05}", size=number) for n in range(300)]
             random.Random(number).shuffle(batch)
             catalogue.record([*batch, uploaded(f"own {number} {times}")])
     os._exit(1 if said else 0)
@@ -426,11 +437,11 @@ def test_several_that_open_a_new_catalogue_and_record_the_same_keys_at_once_do_n
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(100)
     assert [process.exitcode for process in processes] == [0] * together
     with open_catalogue(url, warn=print) as catalogue:
         listed = keys(catalogue)
-    assert len(listed) == 1000 + together * 5
+    assert len(listed) == 300 + together * 5
 
 
 def test_a_catalogue_that_was_used_before_a_fork_works_on_both_sides_at_once(catalogue, said):
@@ -449,7 +460,7 @@ def test_a_catalogue_that_was_used_before_a_fork_works_on_both_sides_at_once(cat
     process = FORK.Process(target=child)
     process.start()
     record("parent")
-    process.join(30)
+    process.join(100)
     assert process.exitcode == 0
     assert len(keys(catalogue)) == 201
 
@@ -479,17 +490,48 @@ def test_a_writer_that_is_killed_leaves_whole_batches(url):
         assert "after" in keys(catalogue)
 
 
-# Speed: not how fast, but that nobody made it ten times slower
+# Speed: not how fast, but what a hundred thousand entries take
 
 
-def test_a_hundred_thousand_are_recorded_and_looked_up_in_seconds(catalogue):
-    began = time.monotonic()
-    for start in range(0, 100_000, 1000):
-        catalogue.record([uploaded(f"{n:06}") for n in range(start, start + 1000)])
-    assert time.monotonic() - began < 30
-    began = time.monotonic()
-    assert len(catalogue.known(ROUTE, "050000", "051000")) == 1000
-    assert time.monotonic() - began < 0.5
+@contextmanager
+def asked(catalogue):
+    """What the database is asked meanwhile: (statement, parameters)."""
+    statements = []
+
+    def note(_connection, _cursor, statement, parameters, _context, _many):
+        statements.append((statement, parameters))
+
+    engine = catalogue._primary._opened(create=True)
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_many_entries_are_recorded_by_as_few_statements_as_one(catalogue):
+    counts = []
+    for count in (1, 1, 1000):
+        with asked(catalogue) as statements:
+            catalogue.record([uploaded(f"{n:06}") for n in range(count)])
+        counts.append(len(statements))
+    assert counts[1] == counts[2] <= 3
+
+
+def test_some_keys_of_many_are_looked_up_by_the_primary_key(catalogue):
+    catalogue.record([uploaded(f"{n:06}") for n in range(2000)])
+    with asked(catalogue) as statements:
+        assert len(catalogue.known(ROUTE, "000500", "000600")) == 100
+    ((statement, parameters),) = [(words, given) for words, given in statements if "catalogue_entries" in words]
+    engine = catalogue._primary._opened(create=True)
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("analyze catalogue_entries")
+            plan = connection.exec_driver_sql(f"explain {statement}", parameters).scalars().all()
+            assert [line for line in plan if "Index Cond" in line and "key >" in line.replace("(key)", "key")], plan
+        else:
+            plan = [row.detail for row in connection.exec_driver_sql(f"explain query plan {statement}", parameters)]
+            assert "SEARCH catalogue_entries USING PRIMARY KEY (route_id=? AND key>? AND key<?)" in plan
 
 
 # SQLite alone

@@ -62,7 +62,7 @@ def test_what_was_not_uploaded_is_told_without_facts_which_would_be_taken_for_th
     assert told(did) == Entry(route=ROUTE, key="a/b", state=state, recorded_at=NOW, error=error)
 
 
-@pytest.mark.parametrize("did", [Did.KEPT, Did.DIFFERS])
+@pytest.mark.parametrize("did", [Did.KEPT, Did.HELD, Did.BEGUN, Did.DIFFERS])
 def test_what_changes_nothing_is_not_told(did):
     assert told(did) is None
 
@@ -72,7 +72,7 @@ def test_nothing_on_either_side_is_not_told():
 
 
 def test_every_did_is_either_told_or_known_to_be_nothing():
-    assert {did for did in Did if told(did) is None} == {Did.KEPT, Did.DIFFERS}
+    assert {did for did in Did if told(did) is None} == {Did.KEPT, Did.HELD, Did.BEGUN, Did.DIFFERS}
 
 
 @pytest.mark.parametrize(("began", "version"), [(2000.0, "v1"), (1999.9, None), (0.0, None)], ids=str)

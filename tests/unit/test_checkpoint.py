@@ -359,13 +359,11 @@ with open_checkpoint(Path(sys.argv[1]), "s3://here -> s3://there") as checkpoint
 
 
 @pytest.mark.parametrize("how", ["idle", "busy"])
-def test_a_file_that_another_process_uses_is_refused_soon_and_free_when_that_is_killed(state, how):
+def test_a_file_that_another_process_uses_is_refused_and_free_when_that_is_killed(state, how):
     process = child(HOLD, state, how)
     try:
-        began = time.monotonic()
         with pytest.raises(ConfigurationError, match="in use by another run"), opened(state):
             pass
-        assert time.monotonic() - began < 10
         process.kill()
         process.wait()
         with opened(state) as checkpoint:
@@ -373,6 +371,11 @@ def test_a_file_that_another_process_uses_is_refused_soon_and_free_when_that_is_
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_file_that_is_in_use_is_waited_for_for_a_second(state):
+    with opened(state) as checkpoint:
+        assert checkpoint._database.execute("pragma busy_timeout").fetchone() == (1000,)
 
 
 def test_a_run_that_was_refused_does_not_disturb_the_one_that_goes_on(state):
@@ -503,6 +506,7 @@ with open_checkpoint(Path(sys.argv[1]), "s3://here -> s3://there") as checkpoint
             settled += through - low
         if chance.random() < 0.2:
             checkpoint.save({"settled": settled})
+            print("saved", flush=True)
 """
 
 
@@ -513,7 +517,9 @@ def test_after_kill_9_ranges_counters_and_candidates_are_of_one_moment(tmp_path,
     for _ in range(3):
         process = child(WRITE_ON, state, chance.randrange(1 << 30), tmp_path / "done")
         try:
-            time.sleep(chance.uniform(0.0, 0.25))
+            for _ in range(chance.randint(1, 40)):
+                process.stdout.readline()
+            time.sleep(chance.uniform(0.0, 0.01))
             process.send_signal(signal.SIGKILL)
             process.wait()
         finally:

@@ -28,7 +28,8 @@ from replicator.s3.signing import EMPTY_SHA256, UNSIGNED, Keys
 from replicator.s3.store import S3Store
 from replicator.store import Pin, Stream, Write
 from tests.awkward import AWKWARD_KEYS, PLAIN_KEYS
-from tests.fakes.http_server import HttpServer, answering, hanging_up_after, ok, settle
+from tests.fakes.http_server import HttpServer, answering, becomes, hanging_up_after, ok, settle
+from tests.fakes.hurried_loop import in_hurried_loop
 
 SECRET, TOKEN = "very-secret-key", "very-secret-token"
 KEYS = Keys("ACCESSKEY", SECRET, TOKEN)
@@ -53,7 +54,7 @@ class Naps:
 
 @asynccontextmanager
 async def client_of(*scripts, keys=lambda: KEYS, **settings):
-    settings = {"sleep": Naps(), "chance": lambda: 1.0, "clock": NOON.timestamp, "idle_timeout": 10.0, **settings}
+    settings = {"sleep": Naps(), "chance": lambda: 1.0, "clock": NOON.timestamp, "idle_timeout": 60.0, **settings}
     async with HttpServer(*scripts) as server, S3Client(Endpoint(server.url), "bucket", keys, **settings) as client:
         yield server, client
 
@@ -235,8 +236,9 @@ async def test_a_lost_answer_is_retried_after_a_wait(script):
         assert (len(client._sleep.taken), server.connections) == (1, 2)
 
 
+@in_hurried_loop
 async def test_an_answer_that_stands_still_is_retried():
-    async with client_of(answering(b"HTTP/1.1 200 OK\r\n"), answering(ok()), idle_timeout=0.05) as (_, client):
+    async with client_of(answering(b"HTTP/1.1 200 OK\r\n"), answering(ok())) as (_, client):
         assert (await client.send(GET)).status == 200
 
 
@@ -322,8 +324,7 @@ async def test_whatever_happens_the_place_of_the_request_is_given_back(script):
 async def test_a_cancelled_request_gives_its_place_back():
     async with client_of(answering(b"")) as (_, client):
         task = asyncio.create_task(client.send(GET))
-        await settle()
-        assert client.limit.in_flight == 1
+        assert await becomes(lambda: client.limit.in_flight == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

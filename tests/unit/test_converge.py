@@ -868,10 +868,20 @@ async def test_a_new_small_object_takes_one_get_and_one_put(source, data):
     assert [target.content() for target in targets] == [source.content()] * 2
 
 
-async def test_a_confirming_converger_looks_at_new_objects_too(source, target):
+async def test_a_confirming_converger_looks_at_new_objects_again(source, target):
     source.bucket.write("key", b"hello")
     await unseen(source, target, confirm=True)
-    assert source.calls == ["HeadObject", "GetObject", "HeadObject"]
+    assert source.calls == ["GetObject", "HeadObject"]
+    assert target.content() == source.content()
+
+
+async def test_a_confirming_converger_follows_a_new_object_that_changes_meanwhile(source, target):
+    source.bucket.write("key", b"hello")
+    listed = row(source)
+    target.steps.once("PutObject", lambda: source.bucket.write("key", b"HELLO"))
+    await unseen(source, target, listed=listed, confirm=True)
+    assert target.content() == source.content()
+    assert target.objects["key"].data == b"HELLO"
 
 
 async def test_without_a_listing_nothing_is_copied_unseen(source, target):

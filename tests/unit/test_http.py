@@ -9,7 +9,8 @@ import pytest
 
 from replicator.s3.connection import LARGE_BODY, AnswerTooLarge, StaleConnection
 from replicator.s3.http import HttpPool, Origin
-from tests.fakes.http_server import HttpServer, Talk, answering, hanging_up_after, ok, settle
+from tests.fakes.http_server import HttpServer, Talk, answering, becomes, hanging_up_after, ok
+from tests.fakes.hurried_loop import in_hurried_loop
 
 LIMIT = 4 * LARGE_BODY
 HOST = [("host", "example")]
@@ -19,7 +20,7 @@ HOST = [("host", "example")]
 async def talking(*scripts, **settings):
     """A server that plays the scripts, and a pool of connections to it."""
     async with HttpServer(*scripts) as server:
-        pool = HttpPool(Origin("http", "127.0.0.1", server.port), **{"idle_timeout": 10.0, **settings})
+        pool = HttpPool(Origin("http", "127.0.0.1", server.port), **{"idle_timeout": 60.0, **settings})
         try:
             yield server, pool
         finally:
@@ -28,6 +29,12 @@ async def talking(*scripts, **settings):
 
 async def get(pool, target="/", *, limit=LIMIT, method="GET"):
     return await pool.request(method, target, HOST, limit=limit)
+
+
+def is_lost(pool):
+    """Whether the one connection that is kept has ended."""
+    (kept,) = pool._idle
+    return kept.lost
 
 
 async def body_of(chunks, *, before=None):
@@ -184,7 +191,7 @@ async def test_a_surprise_body_after_head_does_not_reach_the_next_answer():
     head = b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\n"
     async with talking(answering((head, b"wrong")), answering(ok(b"right"))) as (_, pool):
         assert (await get(pool, method="HEAD", limit=0)).body == b""
-        await settle()
+        assert await becomes(lambda: is_lost(pool))
         assert bytes((await get(pool)).body) == b"right"
 
 
@@ -194,7 +201,7 @@ async def test_bytes_that_nobody_asked_for_end_an_idle_connection():
         pool,
     ):
         await get(pool)
-        await settle()
+        assert await becomes(lambda: is_lost(pool))
         assert bytes((await get(pool)).body) == b"two"
         assert server.connections == 2
 
@@ -241,9 +248,7 @@ async def test_a_kept_connection_closed_before_the_answer_is_stale():
 async def test_a_kept_connection_that_was_closed_meanwhile_is_not_used():
     async with talking(hanging_up_after(ok())) as (server, pool):
         await get(pool)
-        while server.open:
-            await settle()
-        await settle()
+        assert await becomes(lambda: is_lost(pool))
         assert (await get(pool)).status == 200
         assert (len(server.requests), server.connections) == (2, 2)
 
@@ -346,16 +351,17 @@ async def silent_in_mid_body(talk: Talk):
 
 
 @pytest.mark.parametrize("script", [silent, silent_in_mid_body])
+@in_hurried_loop
 async def test_an_answer_that_stands_still_is_given_up(script):
-    async with talking(script, answering(ok()), idle_timeout=0.05) as (server, pool):
+    async with talking(script, answering(ok())) as (server, pool):
         with pytest.raises(TimeoutError, match="no byte moved"):
             await get(pool)
-        await settle()
-        assert server.open == 0
+        assert await becomes(lambda: server.open == 0)
         await get(pool)
         assert server.connections == 2
 
 
+@in_hurried_loop
 async def test_a_request_that_nobody_reads_is_given_up():
     stop = asyncio.Event()
 
@@ -367,33 +373,36 @@ async def test_a_request_that_nobody_reads_is_given_up():
         while True:
             yield b"x" * 1_000_000
 
-    async with talking(deaf, idle_timeout=0.05) as (_, pool):
+    async with talking(deaf) as (_, pool):
         with pytest.raises((TimeoutError, ConnectionError)):
             await pool.request("PUT", "/", HOST, endless(), size=10**12, limit=0)
         stop.set()
 
 
+@in_hurried_loop
 async def test_an_answer_that_trickles_is_not_given_up():
     async def trickle(talk: Talk):
         await talk.request()
-        for byte in ok(b"hello"):
+        for byte in ok(b"hello")[:8]:
             await talk.send(bytes([byte]))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(40)
+        await talk.send(ok(b"hello")[8:])
         await talk.closed()
 
-    async with talking(trickle, idle_timeout=0.2) as (_, pool):
+    async with talking(trickle) as (_, pool):
         assert bytes((await get(pool)).body) == b"hello"
 
 
+@in_hurried_loop
 async def test_a_large_body_that_trickles_is_given_up():
     async def trickle(talk: Talk):
         await talk.request()
         await talk.send(b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n")
-        for _ in range(300):
+        for _ in range(100):
             await talk.send(b"x")
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(40)
 
-    async with talking(trickle, idle_timeout=0.2) as (_, pool):
+    async with talking(trickle) as (_, pool):
         with pytest.raises(TimeoutError):
             await pool.request("GET", "/", HOST, limit=2_000_000)
 
@@ -441,14 +450,11 @@ async def test_closing_the_pool_closes_every_connection_and_fails_what_is_under_
         await asyncio.gather(get(pool))
         first = asyncio.create_task(get(pool))
         second = asyncio.create_task(get(pool))
-        for _ in range(10):
-            await settle()
-        assert server.open == 2
+        assert await becomes(lambda: server.open == 2)
         await pool.close()
         results = await asyncio.gather(first, second, return_exceptions=True)
         assert all(isinstance(result, ConnectionError) for result in results)
-        await settle()
-        assert server.open == 0
+        assert await becomes(lambda: server.open == 0)
 
 
 async def test_nobody_listening_is_an_os_error():

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from replicator.bulk.engine import MOST_PASSES
-from replicator.bulk.filters import KeyFilter, Rule
 from replicator.bulk.plan import Plan
 from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, SourceKeepsChanging, StoreError, Transient
+from replicator.filters import KeyFilter, Rule
 from replicator.model import Attributes, Deletes, Did, Evidence, MiB
 from replicator.store import Write
 from tests.fakes.memory import Bucket, MemoryStore, Quirks

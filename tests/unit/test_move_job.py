@@ -73,16 +73,17 @@ class Untold(DirectoryStore):
 
 @pytest.mark.parametrize("age", [0.0, 3600.0])
 async def test_where_nobody_tells_who_writes_a_file_its_own_times_count_beside_that_in_its_path(tmp_path, age):
-    path, target = put(tmp_path, "2020-01-01", age=age), MemoryStore()  # its ctime is that of now
-    outcome = await move(tmp_path, target, "2020-01-01", store=Untold, settle=Settle(30, TimePath("%Y-%m-%d")))
+    path, target = put(tmp_path, "2020-01-01", age=age), MemoryStore()
+    rules = {"settle": Settle(30, TimePath("%Y-%m-%d")), "clock": lambda: path.stat().st_ctime + 20}
+    outcome = await move(tmp_path, target, "2020-01-01", store=Untold, **rules)
     assert outcome.did is Did.KEPT
     assert "does not tell" in outcome.reason
     assert path.exists()
 
 
 async def test_a_file_that_was_written_since_it_was_found_settled_waits(tmp_path):
-    path, target = put(tmp_path, "file", age=5.0), MemoryStore()
-    outcome = await move(tmp_path, target, "file")
+    path, target = put(tmp_path, "file"), MemoryStore()
+    outcome = await move(tmp_path, target, "file", clock=lambda: path.stat().st_mtime + 5)
     assert (outcome.did, outcome.reason) == (Did.KEPT, "has changed again")
     assert path.exists()
 

@@ -138,21 +138,22 @@ async def test_one_who_is_cancelled_while_it_waits_blocks_nobody(rate_of, clock)
     assert clock.slept == [pytest.approx(0.6 - AHEAD)]
 
 
-@given(st.lists(st.tuples(st.floats(0, 2), st.floats(0, 50)), min_size=1, max_size=30))
-def test_no_stretch_of_time_sees_more_than_its_share(tmp_path_factory, steps):
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 2), st.floats(0, 50)), min_size=1, max_size=30))
+def test_no_stretch_of_time_sees_more_than_its_share_of_all_who_share_a_rate(tmp_path_factory, steps):
     """What passes in any stretch is at most its length at the rate, a moment ahead, and the last that was let pass."""
-    clock = Clock()
-    rate = SharedRate(tmp_path_factory.mktemp("pace") / "file", 10, clock=clock, sleep=clock.sleep)
+    clock, file = Clock(), tmp_path_factory.mktemp("pace") / "file"
+    rates = [SharedRate(file, 10, clock=clock, sleep=clock.sleep) for _ in range(3)]
     passed = []
 
     async def run():
-        for pause, units in steps:
+        for which, pause, units in steps:
             clock.now += pause
-            await rate.take(units)
+            await rates[which].take(units)
             passed.append((clock.now, units))
 
     asyncio.run(run())
-    rate.close()
+    for rate in rates:
+        rate.close()
     for first, (began, _) in enumerate(passed):
         for last in range(first, len(passed)):
             units = sum(units for _, units in passed[first:last])  # the last one passes on credit
@@ -205,6 +206,7 @@ def test_processes_share_a_rate(tmp_path):
     try:
         for process in processes:
             assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
         for process in processes:
             process.stdin.write("go\n")
             process.stdin.flush()
@@ -214,7 +216,7 @@ def test_processes_share_a_rate(tmp_path):
             process.kill()
             process.communicate()
     assert len(times) == 100
-    assert times[-1] - times[0] >= 99 / 100 - AHEAD - 0.05
+    assert times[-1] - began >= 99 / 100 - AHEAD - 0.05  # a timer may be a little early
 
 
 DIE_WITH_THE_LOCK = """
@@ -235,7 +237,7 @@ async def test_a_process_that_is_killed_while_it_holds_the_lock_stops_nobody(tmp
         await asyncio.sleep(0.2)
         assert not taking.done()
         process.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await taking
     finally:
         process.kill()
@@ -254,7 +256,7 @@ async def test_the_real_clock_keeps_time(tmp_path):
     began = time.monotonic()
     for _ in range(31):
         await rate.take(1)
-    assert 0.3 - AHEAD - 0.01 <= time.monotonic() - began < 5
+    assert time.monotonic() - began >= 0.3 - AHEAD - 0.01
     rate.close()
 
 

@@ -226,7 +226,7 @@ async def test_listing_stops_at_the_most_stretches_open_and_goes_on_when_there_i
         await settle()
     assert len(follower.stretches) == MOST_OPEN + 21
     follower.finish("00020")
-    await asyncio.wait_for(running, 20)
+    await asyncio.wait_for(running, 60)
     assert follower.given == keys
     assert scan.take_settled() == (keys[-1], Counts(len(keys), []))
 

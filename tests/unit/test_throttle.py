@@ -149,7 +149,7 @@ async def test_cancellation_at_any_point_gives_every_place_back(seed):
             limit.release()
 
     tasks = [asyncio.create_task(use()) for _ in range(40)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not all(task.done() for task in tasks):
             clock.now += chooser.choice((0.0, 0.0, CALM))
             if chooser.random() < 0.3:
@@ -158,5 +158,5 @@ async def test_cancellation_at_any_point_gives_every_place_back(seed):
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
     assert (limit.in_flight, running) == (0, 0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await limit.acquire()

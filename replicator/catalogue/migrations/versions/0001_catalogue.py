@@ -1,6 +1,7 @@
 """Routes, and an entry for each of their keys.
 
-A later revision is a file like this one, 0002_WHAT.py, with down_revision = "0001"; schema.HEAD names the last.
+A later revision is a file like this one, NUMBER_WHAT.py, whose down_revision is the one before; schema.HEAD names the
+last.
 """
 
 from __future__ import annotations

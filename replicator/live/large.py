@@ -1,0 +1,140 @@
+"""Large objects, copied by many short invocations: whoever meets one begins an upload at each target and sends one work
+item, which is cut into those for all of its parts. replicator.live.piece does them.
+
+What is known of a copy lies in its unfinished upload. Before that item is sent it has no part but the first one: so of
+an upload of ours that has others, somebody has the items, killed or not. One that lacks them, of a bulk run that was
+killed, say, is taken up by whoever meets the object next, if its parts can be proved to be of this version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+
+from replicator.budget import ByteBudget
+from replicator.errors import Corrupted, StoreError
+from replicator.items import Item, PartsItem
+from replicator.layout import Cut, find_cut
+from replicator.live.piece import Shared, Worked, do_piece
+from replicator.live.places import Place, store_parts
+from replicator.model import MiB, ObjectState, Observed
+from replicator.multipart import MAX_SINGLE, Part, parts_of
+from replicator.parts import PartCopy
+from replicator.publish import Publisher
+from replicator.reading import SourceTrust, digest_of
+from replicator.store import ObjectStore, SourceStore
+
+LEAST = 256 * MiB
+"""Bytes from which an object in parts is copied by many. An item has half of it, unless a part is larger: a second or
+two, so that one that dies costs little."""
+
+Send = Callable[[Sequence[Item]], Awaitable[None]]
+
+
+class LargeObjects:
+    """Large objects of one route. Is a HandOut.
+
+    route: its name. send: sends work items; raises QueueError. least: bytes.
+    """
+
+    def __init__(
+        self,
+        route: str,
+        source: SourceStore,
+        targets: Sequence[ObjectStore],
+        *,
+        budget: ByteBudget,
+        send: Send,
+        least: int = LEAST,
+    ) -> None:
+        self._route = route
+        self._source = source
+        self._publishers: Mapping[str, Publisher] = {target.name: Publisher(target) for target in targets}
+        self._budget = budget
+        self._send = send
+        self._least = least
+        self._shared = Shared(route, source, self._publishers, budget, send, self.takes, piece=least // 2)
+
+    def takes(self, state: ObjectState) -> bool:
+        """Large ones that are in parts, or have to be."""
+        return state.size >= self._least and (parts_of(state.etag) is not None or state.size > MAX_SINGLE)
+
+    async def begin(self, key: str, source: Observed, targets: Sequence[str]) -> list[Exception | None]:
+        """As HandOut: begins uploads, or finds those that are begun, and sends the item for what is missing of them.
+
+        Where one target fails and another does not, the items name both, and the key is converged once more for the
+        former when the latter has its copy: else the latter would be begun each time that the former is tried again.
+        """
+        etag = source.state.etag
+        exact = (key, etag) in self._shared.mistrusted
+        cut = await find_cut(self._source, key, source.state, exact=exact)
+        copy = PartCopy(self._source, key, source, self._budget, SourceTrust(), resume_from=0)
+        places: list[Place] = []
+        errors: list[Exception | None] = []
+        for name in targets:
+            try:
+                places.append(await self._begin_at(copy, self._publishers[name], cut))
+                errors.append(None)
+            except StoreError as error:
+                places.append(Place(self._publishers[name], "", ()))
+                errors.append(error)
+        if all(errors):
+            return errors
+        uploads = tuple((place.name, place.id) for place in places)
+        stamped = tuple(place.name for place in places if place.stamped)
+        await self._send([PartsItem(self._route, key, etag, uploads, (), len(cut.layout or ()), stamped, exact)])
+        return [None] * len(targets)
+
+    async def work(self, item: PartsItem, *, seconds: float) -> Worked:
+        """Does an item in the time given; what is not done by then is sent as another item.
+
+        Raises StoreError and QueueError, after which it is to be tried again, and PoisonMessage when that would not
+        help.
+        """
+        return await do_piece(self._shared, item, seconds=seconds)
+
+    async def _begin_at(self, copy: PartCopy, publisher: Publisher, cut: Cut) -> Place:
+        """An upload with at least the first part, by which whoever comes next knows it.
+
+        The MD5 of the first part tells whether the target has ETags of its own: such a copy has to be stamped.
+        """
+        layout, version = cut.layout or (), (copy.key, copy.state.etag)
+        if (publisher.target.name, *version) in self._shared.unkept:
+            raise Corrupted(
+                "HeadObject", copy.key, "the target keeps neither ETag nor stamp of what is completed there"
+            )
+        known = version in self._shared.mistrusted or publisher.foreign_etags or publisher.foreign_composites
+        if cut.keeps_etag and not known:
+            found = await copy.find_begun(publisher, layout, publisher.write_of(copy.observed).storage_class)
+            if found is not None:
+                return Place(publisher, found.id, (), etags=found.etags)
+            place, same = await self._new_upload(copy, publisher, layout[0], stamped=False)
+            if same:
+                return place
+            publisher.foreign_etags = True
+            await publisher.target.abort_upload(copy.key, place.id)
+        place, _ = await self._new_upload(copy, publisher, layout[0], stamped=True)
+        return place
+
+    async def _new_upload(
+        self, copy: PartCopy, publisher: Publisher, part: Part, *, stamped: bool
+    ) -> tuple[Place, bool]:
+        """An upload with its first part, and whether that has the ETag of its bytes."""
+        target, key = publisher.target, copy.key
+        write = publisher.write_of(copy.observed, stamp=copy.state.etag if stamped else None)
+        id, lost = await publisher.until_accepted(write, lambda wanted: target.create_upload(key, wanted))
+        place = Place(publisher, id, lost, stamped=stamped)
+        try:
+            digests: dict[int, bytes] = {}
+            await store_parts(copy, (part,), [place], digests)
+            if place.error is not None:
+                raise place.error
+            digest = digests.get(part.number)
+            if digest is None and not stamped:  # the bytes did not pass through us
+                digest = await digest_of(self._source, key, copy.state, offset=part.offset, size=part.size)
+            return place, digest is not None and place.etags[part.number] == digest.hex()
+        except BaseException:
+            with suppress(StoreError):
+                await asyncio.shield(target.abort_upload(key, id))
+            raise

@@ -1,0 +1,49 @@
+"""Settles messages: what is done is deleted, what failed comes again later, what will never do is set aside.
+
+That is done here, message by message, because Lambda does it only when the event source mapping was created with
+FunctionResponseTypes, which `chalice deploy` does not do: without it, an invocation that returns deletes its whole
+batch, and one that raises deletes nothing.
+
+Messages are set aside here, and not by SQS's own redrive, so that the dead letter says why. That redrive stays for
+those whose invocations die.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from replicator.errors import QueueError
+from replicator.events import QueueMessage
+from replicator.live.batch import Handled
+from replicator.queues.opening import Queues
+from replicator.queues.queue import Outgoing, backoff
+
+MOST_RECEIVES = 12
+"""How often a message is tried: over an hour and twenty minutes, by the backoff."""
+
+
+def settle(queues: Queues, handled: Sequence[Handled]) -> list[str]:
+    """Settles each message. Returns what a queue refused, in words.
+
+    Idempotent; a refusal means no more than that a message comes again sooner or once more. Raises QueueError when
+    the queue of changes does not answer.
+    """
+    done = [one.message for one in handled if one.error is None]
+    failed = [one for one in handled if one.error is not None]
+    finally_failed = [one for one in failed if one.poison or one.message.receive_count >= MOST_RECEIVES]
+    refused: list[str] = []
+    if queues.dead_letters is not None and finally_failed:
+        try:
+            queues.dead_letters.send([Outgoing(one.message.body, one.error or "") for one in finally_failed])
+        except QueueError as error:
+            refused.append(str(error))
+        else:
+            done += [one.message for one in finally_failed]
+    settled = {id(message) for message in done}
+    later = [one.message for one in failed if id(one.message) not in settled]
+    refused += queues.changes.delete(done) if done else []
+    return refused + (queues.changes.put_off([(message, _wait(message)) for message in later]) if later else [])
+
+
+def _wait(message: QueueMessage) -> int:
+    return backoff(message.receive_count)

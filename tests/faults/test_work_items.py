@@ -1,0 +1,37 @@
+"""Whatever happens to the items of large objects, the targets end equal to the source, and nothing is left behind.
+
+Set REPLICATOR_SEEDS to play more runs, REPLICATOR_FIRST_SEED to start elsewhere (a failure prints its seed).
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.fakes.hurried_loop import hurried
+from tests.faults.queue_simulation import content, run
+
+SEEDS = int(os.environ.get("REPLICATOR_SEEDS", "2400")) // 40
+FIRST = int(os.environ.get("REPLICATOR_FIRST_SEED", "0"))
+BATCHES = 6
+
+
+def check(seed):
+    world = hurried(run(seed))
+    story = f"seed {seed}: {world.happened}"
+    for number, target in enumerate(world.targets):
+        assert content(target) == content(world.source), f"target {number} differs, {story}"
+        for id, upload in target.uploads.items():
+            assert id not in world.named, f"target {number} has an upload that somebody knew, {story}"
+            assert len(upload.parts) <= 1 or id in world.left, f"target {number} has an upload with parts, {story}"
+            assert world.changes > 1, f"target {number} has an upload of the version that it holds, {story}"
+    assert not world.queue
+    return world
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_targets_end_equal_and_no_upload_is_left(batch):
+    for seed in range(FIRST + batch, FIRST + SEEDS, BATCHES):
+        check(seed)
