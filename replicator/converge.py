@@ -126,6 +126,7 @@ class Converger:
         listed: Row | None = None,
         *,
         guess: Listed | None = None,
+        confirm: bool = False,
         seconds: float | None = None,
         released: bool = False,
         targets: Collection[str] | None = None,
@@ -133,10 +134,12 @@ class Converger:
         """Makes every target equal to the source for this key; one outcome for each target, in order.
 
         Idempotent. Never raises an Exception: what failed is an outcome FAILED with its error, and one target's
-        failure does not hold back the others. listed: what listings said, which may save asking. guess: what an event
-        said of the source's object, which is likely to be new; nothing of it need be true. seconds: in which it has to
-        be done: an object that cannot be resumed and is too large for that is not begun. released: deletes are made
-        without asking `may_delete`. targets: names of those that it is about, where that is not all.
+        failure does not hold back the others.
+
+        listed: what listings said, which may save asking. guess: what an event said of the source's object, which is
+        likely to be new; nothing of it need be true. confirm: even if this converger need not. seconds: in which it
+        has to be done: an object that cannot be resumed and is too large for that is not begun. released: deletes are
+        made without asking `may_delete`. targets: names of those that it is about, where that is not all.
         """
         started, began = self._clock(), self._now()
         deadline = None if seconds is None else started + seconds
@@ -145,7 +148,7 @@ class Converger:
         ]
         try:
             if not (
-                (listed is not None and await self._copy_unseen(key, listed, progress))
+                (listed is not None and await self._copy_unseen(key, listed, progress, confirm=confirm))
                 or (guess is not None and await self._copy_guessed(key, guess, progress))
             ):
                 await self._rounds(key, progress, deadline, released=released)
@@ -161,7 +164,7 @@ class Converger:
         targets = [await self._observe_target(key, publisher) for publisher in self.publishers]
         return source, [decide(source, target, deletes=self.deletes) for target in targets]
 
-    async def _copy_unseen(self, key: str, listed: Row, progress: list[Progress]) -> bool:
+    async def _copy_unseen(self, key: str, listed: Row, progress: list[Progress], *, confirm: bool) -> bool:
         """The short way for a new object: GET and PUT, or HEAD and COPY inside one service, and HEAD to confirm.
 
         False if the long way is to be gone.
@@ -187,7 +190,7 @@ class Converger:
             return False
         for one in progress:
             one.source = observed
-        return not (self.confirm or observed.tags) or _same(observed, await self._observe_source(key))
+        return not (self.confirm or confirm or observed.tags) or _same(observed, await self._observe_source(key))
 
     async def _copy_guessed(self, key: str, guess: Listed, progress: list[Progress]) -> bool:
         """The short way where nobody has looked at the targets: they are asked to take the object only if it is new.

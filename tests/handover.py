@@ -91,6 +91,7 @@ class Result:
     lags: tuple[float, float]
     left: float
     kinds: dict[str, int]
+    counted: dict[tuple[str, str], float]
 
 
 @contextmanager
@@ -167,7 +168,7 @@ async def hand_over(here: Endpoint, there: Endpoint, state: Path, *, seconds: fl
         writing = asyncio.create_task(writer.run(ended))
         connected = await _command(variables, "connect", source, f"http://{HOST}:{events}/events?token={TOKEN}")
         assert connected.returncode == 0, connected.stderr
-        migrate = await _command(variables, "migrate")
+        migrate = await _command(variables, "migrate", "--passes", "1")
         await asyncio.sleep(seconds)
         ended.set()
         await writing
@@ -179,7 +180,7 @@ async def hand_over(here: Endpoint, there: Endpoint, state: Path, *, seconds: fl
         await asyncio.to_thread(serving.close)
         lags = quantile(counted, 0.5), quantile(counted, 0.99)
         left = time.monotonic() - began - wrote
-        return Result(writer.changes, wrote, migrate, verify, lags, left, writer.kinds)
+        return Result(writer.changes, wrote, migrate, verify, lags, left, writer.kinds, counted)
 
 
 async def _command(variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -215,6 +216,8 @@ def main() -> None:
     print(
         f"{result.changes} changes in {result.seconds:.0f} s ({result.changes / result.seconds:.0f}/s): {result.kinds}"
     )
+    print(f"migrate said: {result.migrate.stderr[-300:]}")
+    print({name: value for name, value in result.counted.items() if "objects" in name[0] or "events_total" in name[0]})
     print(f"lag p50 {result.lags[0]:.2f} s, p99 {result.lags[1]:.2f} s; migrate exit {result.migrate.returncode}")
     print(result.verify.stdout, result.verify.stderr, f"verify exit {result.verify.returncode}; buckets {objects}")
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from replicator.bulk.brakes import check_deletes
 from replicator.bulk.checkpoint import Checkpoint
 from replicator.bulk.crew import Crew, Lost
-from replicator.bulk.plan import Plan
+from replicator.bulk.plan import MOST_PASSES, Plan
 from replicator.bulk.report import Report
 from replicator.bulk.schedule import Schedule
 from replicator.bulk.splitting import honours_start
@@ -38,9 +38,6 @@ from replicator.bulk.tasks import (
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, ReplicatorError
 from replicator.model import Deletes, Did, Outcome
 from replicator.store import ObjectStore, SourceStore
-
-MOST_PASSES = 8
-"""A source that is still changing after so many passes needs the live mirror."""
 
 COMMIT_EVERY = 1.0
 """Seconds between two commits of the checkpoint."""
@@ -112,8 +109,13 @@ class Migration:
 
     @property
     def still_changing(self) -> bool:
-        """Whether the last pass still found something to write."""
-        return not self._plan.dry_run and self._keys is None and self.tally.pass_writes > 0
+        """Whether the last pass still found something to write, where nobody said that something else will."""
+        return (
+            not self._plan.dry_run
+            and self._keys is None
+            and self.tally.pass_writes > 0
+            and self._plan.passes >= MOST_PASSES
+        )
 
     async def _passes(self) -> None:
         await self._take_up()
@@ -121,7 +123,7 @@ class Migration:
             await self._scan()
             await self._try_again()
             await self._delete()
-            if self._plan.dry_run or not self.tally.pass_writes or self.tally.passes >= MOST_PASSES:
+            if self._plan.dry_run or not self.tally.pass_writes or self.tally.passes >= self._plan.passes:
                 return
             self._start_pass()
 
@@ -146,7 +148,7 @@ class Migration:
     def _during(self) -> Pass:
         number = self.tally.passes
         every = self._plan.deep and (number == 1 or self.tally.failed_before > 0)
-        return Pass(number, self._began if number > 1 else None, every)
+        return Pass(number, self._began if number > 1 else None, every, last=number >= self._plan.passes)
 
     async def _scan(self) -> None:
         """Has all ranges done that are not. Raises the error of one that could not be listed, after the others."""

@@ -55,7 +55,10 @@ class MigrationJob:
 
     async def work(self, row: Row, during: Pass) -> list[Outcome]:
         """Converges the key, or looks what that would do."""
-        return await (self._would(row) if self._plan.dry_run else self._converger.converge(row.key, row))
+        return await (self._would(row) if self._plan.dry_run else self._converged(row, during))
+
+    async def _converged(self, row: Row, during: Pass) -> list[Outcome]:
+        return await self._converger.converge(row.key, row, confirm=during.last)
 
     async def _would(self, row: Row) -> list[Outcome]:
         """The outcomes that converge would have, by looking only."""

@@ -30,12 +30,13 @@ class Pass:
     """What holds for all ranges of a pass.
 
     number: from 1. changed_since: the source's time from which on objects are looked at in any case, or None.
-    every: look at every object.
+    every: look at every object. last: no later pass would find what goes wrong in this one.
     """
 
     number: int = 1
     changed_since: float | None = None
     every: bool = False
+    last: bool = False
 
 
 @dataclass(slots=True)

@@ -34,6 +34,7 @@ NOT_OURS = {
     "delete": "whether deletes are mirrored is said by the route of the workers (deletes, or DELETES)",
     "max_delete": "the workers have a brake of their own: max_deletes_per_hour of the route",
     "trash": "the workers delete for good",
+    "passes": "all is done once, and every copy is looked at again",
     "dry_run": "run it without --engine sqs",
     "state": "the queue remembers what is to do",
     "abort_stale": "run it without --engine sqs",

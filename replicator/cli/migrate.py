@@ -12,7 +12,7 @@ import click
 
 from replicator.bulk.brakes import MaxDelete, parse_max_delete
 from replicator.bulk.checkpoint import open_checkpoint
-from replicator.bulk.plan import Plan
+from replicator.bulk.plan import MOST_PASSES, Plan
 from replicator.bulk.report import Report
 from replicator.catalogue.place import is_configured
 from replicator.cli.launch import cpus, open_crew, open_worker, shared_limits, trash_of
@@ -50,6 +50,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--deep", is_flag=True, help="Look at every object: also finds changes of tags, which listings hide.")
 @click.option("--keys", type=FILE, help="Copy the keys in this file, one a line, instead of listing.")
 @click.option("--inventory", metavar="URL", help="Copy the keys of an S3 Inventory: s3://BUCKET/.../manifest.json.")
+@click.option("--passes", type=click.IntRange(1), metavar="N", help="No more; with a live mirror, 1 is enough.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
 @click.option("--state", type=FILE, help="A file that remembers what is done, should the run be cut off.")
 @click.option("--abort-stale", metavar="AGE", help="At the end, abort our unfinished uploads that are older, as 7d.")
@@ -70,6 +71,7 @@ def migrate(
     deep: bool,
     keys: Path | None,
     inventory: str | None,
+    passes: int | None,
     dry_run: bool,
     state: Path | None,
     abort_stale: str | None,
@@ -104,6 +106,7 @@ def migrate(
         dry_run=dry_run,
         deep=deep,
         one_look=keys is not None or inventory is not None,
+        passes=passes or MOST_PASSES,
         keys=key_filter(settings.keys),
         max_delete=parse_max_delete(max_delete) if max_delete is not None else MaxDelete(),
         trash=trash_of(trash),

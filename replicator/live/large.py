@@ -1,9 +1,9 @@
 """Large objects, copied by many short invocations: whoever meets one begins an upload at each target and sends one work
 item, which is cut into those for all of its parts. replicator.live.piece does them.
 
-What is known of a copy lies in its unfinished upload. Before that item is sent it has no part but the first one: so of
-an upload of ours that has others, somebody has the items, killed or not. One that lacks them, of a bulk run that was
-killed, say, is taken up by whoever meets the object next, if its parts can be proved to be of this version.
+What is known of a copy lies in its unfinished upload. It gets its first part only after that item was sent: so of an
+upload of ours that has parts, somebody has the items, killed or not. One that lacks them, of a bulk run that was killed
+say, is taken up by whoever meets the object next, if its parts can be proved to be of this version.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from replicator.errors import Corrupted, StoreError
 from replicator.items import Item, PartsItem
 from replicator.layout import Cut, find_cut
 from replicator.live.piece import Shared, Worked, do_piece
-from replicator.live.places import Place, store_parts
+from replicator.live.places import Place, has_md5_etags, store_parts
 from replicator.model import MiB, ObjectState, Observed
-from replicator.multipart import MAX_SINGLE, Part, parts_of
+from replicator.multipart import MAX_SINGLE, parts_of
 from replicator.parts import PartCopy
 from replicator.publish import Publisher
-from replicator.reading import SourceTrust, digest_of
+from replicator.reading import SourceTrust
 from replicator.store import ObjectStore, SourceStore
 
 LEAST = 256 * MiB
@@ -54,6 +54,8 @@ class LargeObjects:
         self._budget = budget
         self._send = send
         self._least = least
+        self._proved: set[str] = set()
+        """Names of targets of which it is known whether their parts' ETags are MD5s."""
         self._shared = Shared(route, source, self._publishers, budget, send, self.takes, piece=least // 2)
 
     def takes(self, state: ObjectState) -> bool:
@@ -83,7 +85,17 @@ class LargeObjects:
             return errors
         uploads = tuple((place.name, place.id) for place in places)
         stamped = tuple(place.name for place in places if place.stamped)
-        await self._send([PartsItem(self._route, key, etag, uploads, (), len(cut.layout or ()), stamped, exact)])
+        layout = cut.layout or ()
+        fresh = [place for place in places if place.id and not place.etags]
+        try:
+            await self._send([PartsItem(self._route, key, etag, uploads, (), len(layout), stamped, exact)])
+        except BaseException:  # whoever comes next cannot know them
+            for place in fresh:
+                with suppress(StoreError):
+                    await asyncio.shield(place.publisher.target.abort_upload(key, place.id))
+            raise
+        with suppress(StoreError):  # it is in the items, too
+            await store_parts(copy, layout[:1], fresh, {} if stamped else None)
         return [None] * len(targets)
 
     async def work(self, item: PartsItem, *, seconds: float) -> Worked:
@@ -95,46 +107,19 @@ class LargeObjects:
         return await do_piece(self._shared, item, seconds=seconds)
 
     async def _begin_at(self, copy: PartCopy, publisher: Publisher, cut: Cut) -> Place:
-        """An upload with at least the first part, by which whoever comes next knows it.
-
-        The MD5 of the first part tells whether the target has ETags of its own: such a copy has to be stamped.
-        """
-        layout, version = cut.layout or (), (copy.key, copy.state.etag)
-        if (publisher.target.name, *version) in self._shared.unkept:
-            raise Corrupted(
-                "HeadObject", copy.key, "the target keeps neither ETag nor stamp of what is completed there"
-            )
+        """An upload: one that is begun, or a new one, stamped where the parts' ETags will prove nothing."""
+        layout, version, target = cut.layout or (), (copy.key, copy.state.etag), publisher.target
+        if (target.name, *version) in self._shared.unkept:
+            raise Corrupted("HeadObject", copy.key, f"{target.name} keeps neither ETag nor stamp of what is completed")
         known = version in self._shared.mistrusted or publisher.foreign_etags or publisher.foreign_composites
-        if cut.keeps_etag and not known:
+        stamped = known or not cut.keeps_etag
+        if not stamped:
             found = await copy.find_begun(publisher, layout, publisher.write_of(copy.observed).storage_class)
             if found is not None:
                 return Place(publisher, found.id, (), etags=found.etags)
-            place, same = await self._new_upload(copy, publisher, layout[0], stamped=False)
-            if same:
-                return place
-            publisher.foreign_etags = True
-            await publisher.target.abort_upload(copy.key, place.id)
-        place, _ = await self._new_upload(copy, publisher, layout[0], stamped=True)
-        return place
-
-    async def _new_upload(
-        self, copy: PartCopy, publisher: Publisher, part: Part, *, stamped: bool
-    ) -> tuple[Place, bool]:
-        """An upload with its first part, and whether that has the ETag of its bytes."""
-        target, key = publisher.target, copy.key
+            if target.name not in self._proved:
+                publisher.foreign_etags = stamped = not await has_md5_etags(target, copy.key)
+                self._proved.add(target.name)
         write = publisher.write_of(copy.observed, stamp=copy.state.etag if stamped else None)
-        id, lost = await publisher.until_accepted(write, lambda wanted: target.create_upload(key, wanted))
-        place = Place(publisher, id, lost, stamped=stamped)
-        try:
-            digests: dict[int, bytes] = {}
-            await store_parts(copy, (part,), [place], digests)
-            if place.error is not None:
-                raise place.error
-            digest = digests.get(part.number)
-            if digest is None and not stamped:  # the bytes did not pass through us
-                digest = await digest_of(self._source, key, copy.state, offset=part.offset, size=part.size)
-            return place, digest is not None and place.etags[part.number] == digest.hex()
-        except BaseException:
-            with suppress(StoreError):
-                await asyncio.shield(target.abort_upload(key, id))
-            raise
+        id, lost = await publisher.until_accepted(write, lambda wanted: target.create_upload(copy.key, wanted))
+        return Place(publisher, id, lost, stamped=stamped)

@@ -39,7 +39,7 @@ from replicator.errors import (
 )
 from replicator.items import Item, PartsItem
 from replicator.layout import find_cut
-from replicator.live.places import Place, at_each, is_there, is_under_way, may_be_of, store_parts
+from replicator.live.places import Place, at_each, is_probe, is_there, is_under_way, may_be_of, store_parts
 from replicator.model import Listed, ObjectState, Observed
 from replicator.multipart import Part, composite_etag
 from replicator.parts import PartCopy, hold_parts_of
@@ -239,7 +239,7 @@ class _Piece:
         for id in await target.list_uploads(item.key):
             with suppress(NoSuchUpload):
                 stored = await target.list_parts(item.key, id)
-                if not stored or await self._is_ours(place, stored):
+                if not stored or is_probe(stored) or await self._is_ours(place, stored):
                     await target.abort_upload(item.key, id)
 
     async def _is_ours(self, place: Place, stored: dict[int, Listed]) -> bool:

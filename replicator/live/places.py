@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -9,10 +10,13 @@ from dataclasses import dataclass
 from replicator.errors import AccessDenied, NoSuchKey, NoSuchUpload, Rejected, StoreError, Unsupported
 from replicator.layout import parts_at_once
 from replicator.model import Listed, ObjectState
-from replicator.multipart import MAX_PARTS, Layout, Part, parts_of
+from replicator.multipart import MAX_PARTS, Layout, Part, md5_of, parts_of
 from replicator.parts import PartCopy, Upload
 from replicator.reading import pin_of
+from replicator.store import ObjectStore, Write
 from replicator.workers import run_workers
+
+PROBE = b"replicator: are ETags MD5s?"
 
 
 @dataclass(slots=True)
@@ -79,13 +83,12 @@ async def is_there(place: Place, key: str, state: ObjectState) -> bool:
 
 
 async def is_under_way(place: Place, key: str, state: ObjectState) -> bool:
-    """Whether there is an upload that may be of this version, with more than its first part: its items were sent."""
+    """Whether there is an upload that may be of this version, with a part: so its items were sent."""
     target = place.publisher.target
     with suppress(AccessDenied, Unsupported, Rejected):
         for id in await target.list_uploads(key):
             with suppress(NoSuchUpload):
-                stored = await target.list_parts(key, id)
-                if may_be_of(state, stored) and max(stored) > 1:
+                if may_be_of(state, await target.list_parts(key, id)):
                     return True
     return False
 
@@ -94,3 +97,21 @@ def may_be_of(state: ObjectState, stored: Mapping[int, Listed]) -> bool:
     """Whether stored parts, at least one, may be of this version, as far as numbers and sizes tell."""
     most = parts_of(state.etag) or MAX_PARTS
     return bool(stored) and max(stored) <= most and sum(one.size for one in stored.values()) <= state.size
+
+
+async def has_md5_etags(target: ObjectStore, key: str) -> bool:
+    """Whether the ETags of parts are MD5s there: found out with a few bytes, in an upload that is like no other.
+
+    Raises StoreError.
+    """
+    id = await target.create_upload(key, Write())
+    try:
+        return await target.put_part(key, id, Part(MAX_PARTS, 0, len(PROBE)), PROBE) == md5_of(PROBE).hex()
+    finally:
+        with suppress(StoreError):
+            await asyncio.shield(target.abort_upload(key, id))
+
+
+def is_probe(stored: Mapping[int, Listed]) -> bool:
+    """Whether an upload is one of has_md5_etags, whose process was killed."""
+    return {number: one.size for number, one in stored.items()} == {MAX_PARTS: len(PROBE)}

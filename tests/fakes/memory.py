@@ -64,6 +64,7 @@ class Quirks:
     silent_completion: bool = False
     drops_redirect: bool = False
     storage_classes: bool = True
+    conditions: bool = True
 
 
 @dataclass(slots=True)
@@ -173,7 +174,7 @@ class MemoryStore:
         await self._before("PutObject", key)
         data = await self._collect(body)
         self._check_write(key, data, write)
-        if write.only_new and key in self.bucket.objects:
+        if write.only_new and self.quirks.conditions and key in self.bucket.objects:
             raise ChangedMeanwhile("PutObject", key, "is there already")
         self._publish(key, data, write, ())
         await self._after("PutObject", key)

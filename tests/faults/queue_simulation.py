@@ -54,7 +54,8 @@ class World:
     """The state of one run.
 
     queue: messages that wait. ever: all that were sent. sent: number of PartsItems that were. named: ids of uploads
-    that were in one. left: ids of uploads that a bulk run left. faults: whether requests fail, workers die, and messages come twice.
+    that were in one. left: ids of uploads that a bulk run left. faults: whether requests fail, workers die, and
+    messages come twice.
     """
 
     random: random.Random

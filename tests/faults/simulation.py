@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from replicator.converge import Converger
 from replicator.errors import Throttled, Transient
-from replicator.model import Attributes, Deletes, Did, MiB, Tags
+from replicator.model import Attributes, Deletes, Did, Listed, MiB, Tags
 from replicator.parts import RESUME_FROM
 from replicator.store import Fetched, Pin, Span
 from tests.fakes.memory import Bucket, MemoryStore, Quirks, Stored
@@ -139,7 +139,7 @@ async def _worker(world: World, converger: Converger) -> None:
         key = world.queue.pop(world.random.randrange(len(world.queue)))
         world.in_flight += 1
         try:
-            outcomes = await converger.converge(key)
+            outcomes = await converger.converge(key, guess=_guess(world, key))
             well = all(outcome.did is not Did.FAILED for outcome in outcomes)
         except Died:
             well = False
@@ -147,6 +147,17 @@ async def _worker(world: World, converger: Converger) -> None:
             world.in_flight -= 1
         if not well:
             world.queue.append(key)
+
+
+def _guess(world: World, key: str) -> Listed | None:
+    """What the event says of the object, if anything: of now, of some other key, or of what has never been."""
+    chooser = world.random
+    if chooser.random() < 0.3:
+        return None
+    stored = world.source.objects.get(chooser.choice((key, key, key, *KEYS)))
+    if stored is None:
+        return Listed(key, chooser.choice((0, 1, 10**12)), "d41d8cd98f00b204e9800998ecf8427e", 0.0)
+    return Listed(key, len(stored.data), stored.etag, 0.0)
 
 
 async def run(seed: int, *, large: bool = False) -> World:
@@ -161,7 +172,11 @@ async def run(seed: int, *, large: bool = False) -> World:
             bucket,
             world,
             name=f"target{n}/",
-            quirks=Quirks(own_etags=own_etags and n == 0, silent_completion=chooser.random() < 0.5),
+            quirks=Quirks(
+                own_etags=own_etags and n == 0,
+                silent_completion=chooser.random() < 0.5,
+                conditions=chooser.random() < 0.7,
+            ),
         )
         for n, bucket in enumerate(world.targets)
     ]

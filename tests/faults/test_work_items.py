@@ -26,7 +26,8 @@ def check(seed):
             assert id not in world.named, f"target {number} has an upload that somebody knew, {story}"
             assert len(upload.parts) <= 1 or id in world.left, f"target {number} has an upload with parts, {story}"
             assert world.changes > 1, f"target {number} has an upload of the version that it holds, {story}"
-    assert not world.queue
+    causes = sum(world.counts[kind] for kind in ("changed", "twice", "died", "cancelled", "failed", "lost"))
+    assert world.sent <= (world.largest + 1) * (causes + 1), f"items multiply: {world.sent}, {story}"
     return world
 
 

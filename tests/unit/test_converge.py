@@ -884,6 +884,116 @@ async def test_a_confirming_converger_follows_a_new_object_that_changes_meanwhil
     assert target.objects["key"].data == b"HELLO"
 
 
+# --- the short way of an event
+
+
+def told(source, key="key"):
+    stored = source.objects[key]
+    return Listed(key, len(stored.data), stored.etag, 0.0)
+
+
+async def by_event(source, *targets, guess=None, **settings):
+    return await of(source, *targets, **settings).converge("key", guess=guess or told(source))
+
+
+async def test_a_new_object_of_an_event_takes_a_get_a_put_and_a_look_back(source):
+    targets = [place("target0/"), place("target1/")]
+    source.bucket.write("key", b"hello", TEXT)
+    outcomes = await by_event(source, *targets)
+    assert [one.did for one in outcomes] == [Did.COPIED] * 2
+    assert source.calls == ["GetObject", "HeadObject"]
+    assert [target.calls for target in targets] == [["PutObject"]] * 2
+    assert [target.content() for target in targets] == [source.content()] * 2
+
+
+async def test_an_object_that_is_there_is_not_written_again_by_an_event(source, target):
+    source.bucket.write("key", b"hello", TEXT)
+    await by_event(source, target)
+    modified = target.objects["key"].modified
+    (outcome,) = await by_event(source, target)
+    assert (outcome.did, target.objects["key"].modified) == (Did.IN_SYNC, modified)
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        Listed("key", 0, "d41d8cd98f00b204e9800998ecf8427e", 0.0),
+        Listed("key", 10**12, "d41d8cd98f00b204e9800998ecf8427e", 0.0),
+        Listed("key", 5, "d41d8cd98f00b204e9800998ecf8427e-7", 0.0),
+        Listed("key", 5, "", 0.0),
+        Listed("key", 3, "no md5", 0.0),
+    ],
+)
+@pytest.mark.parametrize("part_size", [None, 5 * MiB])
+async def test_whatever_an_event_says_the_target_ends_equal(source, target, guess, part_size):
+    source.bucket.write("key", bytes(6 * MiB), OWNED, tags=RED, part_size=part_size)
+    (outcome,) = await by_event(source, target, guess=guess)
+    assert outcome.did is Did.COPIED
+    assert target.content() == source.content()
+
+
+async def test_an_event_of_an_object_that_is_gone_deletes_it(source, target):
+    source.bucket.write("key", b"hello")
+    await converge(source, target)
+    guess = told(source)
+    del source.objects["key"]
+    (outcome,) = await by_event(source, target, guess=guess)
+    assert (outcome.did, list(target.objects)) == (Did.DELETED, [])
+
+
+async def test_an_object_that_changes_while_an_event_has_it_copied_is_followed(source, target):
+    source.bucket.write("key", b"hello")
+    target.steps.once("PutObject", lambda: source.bucket.write("key", b"HELLO"))
+    await by_event(source, target)
+    assert target.objects["key"].data == b"HELLO"
+
+
+@pytest.mark.parametrize("kind", [errors.Unsupported, errors.Rejected])
+async def test_a_target_that_does_not_know_conditions_is_asked_once_and_gets_it_the_long_way(source, target, kind):
+    source.bucket.write("key", b"hello")
+    converger = of(source, target)
+
+    def refuse():
+        raise kind("PutObject", "key", "no conditions here")
+
+    target.steps.once("PutObject", refuse)
+    (outcome,) = await converger.converge("key", guess=told(source))
+    assert (outcome.did, target.content()) == (Did.COPIED, source.content())
+    assert not converger.publishers[0].takes_only_new
+
+
+async def test_what_a_brake_does_not_allow_is_held_and_what_is_released_is_deleted(source, target):
+    source.bucket.write("key", b"hello")
+    await converge(source, target)
+    del source.objects["key"]
+
+    async def never(_):
+        return False
+
+    (outcome,) = await of(source, target, may_delete=never).converge("key")
+    assert (outcome.did, list(target.objects)) == (Did.HELD, ["key"])
+    assert "brake" in outcome.reason
+    (outcome,) = await of(source, target, may_delete=never).converge("key", released=True)
+    assert (outcome.did, list(target.objects)) == (Did.DELETED, [])
+
+
+async def test_a_brake_is_asked_once_for_all_targets_and_not_at_all_where_nothing_is_to_delete(source):
+    targets, asked = [place("target0/"), place("target1/")], []
+
+    async def allow(key):
+        asked.append(key)
+        return True
+
+    source.bucket.write("key", b"hello")
+    await of(source, *targets, may_delete=allow).converge("key")
+    assert asked == []
+    del source.objects["key"]
+    await of(source, *targets, may_delete=allow).converge("key")
+    await of(source, *targets, may_delete=allow).converge("key")
+    assert asked == ["key"]
+    assert [list(target.objects) for target in targets] == [[], []]
+
+
 async def test_without_a_listing_nothing_is_copied_unseen(source, target):
     source.bucket.write("key", b"hello")
     await converge(source, target, confirm=False)

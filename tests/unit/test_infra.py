@@ -6,6 +6,7 @@ import click
 import pytest
 from botocore.exceptions import ClientError
 
+from infra.routes import with_routes
 from infra.settings import read, stack_name
 from infra.speaking import exit_code
 from infra.stack import QUEUES, Stack, StackError
@@ -247,3 +248,55 @@ def test_a_command_ends_with_a_line_for_each_problem_and_the_code_for_it(error, 
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith(("error: ", "  ")) for line in lines)
     assert bool(lines) is (code != 0)
+
+
+# Several routes
+
+ROUTES = """
+[endpoints.ceph]
+url = "https://ceph.example.com"
+
+[routes.home]
+source = "s3://the-source/dir"
+targets = ["s3://first/copy", "s3://second", "ceph:third"]
+"""
+
+
+class Session:
+    """Answers for Parameter Store."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def client(self, service, **_):
+        assert service == "ssm"
+        return self
+
+    def get_parameter(self, Name, WithDecryption):
+        return {"Parameter": {"Value": self.text}}
+
+
+def routed(text, **variables):
+    given = {"SOURCE_BUCKET": "the-source", "REPLICATOR_CONFIG": "ssm:/routes", **variables}
+    return with_routes(read(given), given, Session(text))
+
+
+def test_a_file_with_routes_says_which_buckets_and_secrets_the_functions_may_use():
+    found = routed(ROUTES, CEPH_SECRET_ID="ceph/keys").variables
+    assert (found["MORE_TARGETS"], found["MORE_SECRETS"]) == ("first,second", "ceph/keys")
+    assert found["CEPH_SECRET_ID"] == "ceph/keys"
+
+
+def test_a_route_to_an_endpoint_without_a_secret_is_refused():
+    with pytest.raises(ConfigurationError, match=r"\[routes.home\]: CEPH_SECRET_ID is not set"):
+        routed(ROUTES)
+
+
+def test_a_route_of_another_source_has_another_stack():
+    with pytest.raises(ConfigurationError, match="this stack mirrors the-source"):
+        routed(ROUTES.replace("the-source", "another"), CEPH_SECRET_ID="ceph/keys")
+
+
+def test_without_a_file_nothing_is_read():
+    wanted = read(ENDS)
+    assert with_routes(wanted, ENDS, None) is wanted

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.bulk.engine import MOST_PASSES
-from replicator.bulk.plan import Plan
+from replicator.bulk.plan import MOST_PASSES, Plan
 from replicator.bulk.tally import Tally
 from replicator.bulk.verify import Findings, Verification
 from replicator.errors import AccessDenied, NoSuchBucket, Refused, SourceKeepsChanging, StoreError, Transient
@@ -564,6 +563,14 @@ async def test_a_source_that_changes_for_ever_ends_the_run_and_it_says_so():
     assert (tally.passes, tally.failed) == (MOST_PASSES, 0)
     assert run.still_changing
     assert len(new) == MOST_PASSES
+
+
+async def test_a_run_of_one_pass_confirms_new_objects_since_nobody_looks_at_them_again():
+    source, target = Place("from", KEYS), Place()
+    once(target, "PutObject", KEYS[3], lambda: source.bucket.write(KEYS[3], b"written meanwhile", TEXT))
+    run, tally, _ = await migrate(source, target, passes=1)
+    assert content(target) == content(source)
+    assert (tally.passes, tally.failed, run.still_changing) == (1, 0, False)
 
 
 async def test_an_object_that_changes_for_ever_is_a_failure_that_says_so():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from replicator.bulk.engine import MOST_PASSES
+from replicator.bulk.plan import MOST_PASSES
 from replicator.errors import Refused, StoreError
 from replicator.model import Attributes, Deletes, Did
 from tests.unit.test_migration import (
