@@ -8,15 +8,15 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 SMOKE := build/smoke
 PYTEST_ARGS ?=
-TYPED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate tests/servers tests/conftest.py)
-FORMATTED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate tests)
+TYPED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate infra tests/servers tests/conftest.py)
+FORMATTED := $(wildcard replicator syncer/app.py syncer/chalicelib migrate infra tests)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint check package image bench lock fmt clean
+.PHONY: help setup demo test lint check package image deploy destroy migrate-task bench lock fmt clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## make .venv with everything the other commands need
 
@@ -59,6 +59,16 @@ image: ## build the container image of migrate
 	@docker info >/dev/null 2>&1 || { echo "make: the image needs a running Docker ('docker info' fails)" >&2; exit 1; }
 	docker build -f migrate/Dockerfile -t bucket-replicator:dev .
 
+# What is given on make's command line, NAME=VALUE, is in the environment of what it runs; docs/AWS.md lists the names.
+deploy: $(READY) ## make or update the mirror at AWS (SOURCE_BUCKET=... TARGET_BUCKET=... DRY_RUN=1)
+	@$(PY) -m infra.deploy
+
+destroy: $(READY) ## remove the mirror at AWS, and none of your buckets (SOURCE_BUCKET=... FORCE=1)
+	@$(PY) -m infra.destroy
+
+migrate-task: $(READY) ## start a migration on Fargate, of a mirror that was deployed with IMAGE=...
+	@$(PY) -m infra.task
+
 bench: $(READY) ## measure speed and memory against local servers
 	$(PY) -m tests.benchmarks.run
 
@@ -69,8 +79,9 @@ fmt: $(READY) ## put the code into the format that check asks for
 # To change a dependency: edit pyproject.toml, run `make lock`, read the difference, commit both. Without an edit it
 # only fills gaps: `make lock LOCK_ARGS=--upgrade` moves everything to the newest versions, and
 # `make lock LOCK_ARGS="--upgrade-package click"` one of them. uv comes from the lock itself; with no .venv that works,
-# any other will do: `make lock UV=uv`. Two more things pin versions of their own: tests/servers/swift.py names the
-# version of swift that requirements/swift.txt locks, and syncer/requirements.txt is what Lambda gets.
+# any other will do: `make lock UV=uv`. Three more things pin versions of their own: tests/servers/swift.py names the
+# version of swift that requirements/swift.txt locks, requirements/checkov.txt has all of checkov's own, which do not go
+# together with ours, and syncer/requirements.txt is what Lambda gets.
 UV ?= $(VENV)/bin/uv
 LOCK_ARGS ?=
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(LOCK_ARGS)
@@ -79,6 +90,7 @@ lock: $(if $(filter $(VENV)/%,$(UV)),$(READY)) ## write the lock files in requir
 	$(COMPILE) pyproject.toml --output-file requirements/run.txt
 	$(COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt
 	echo 'swift==2.38.3' | $(COMPILE) --no-annotate --output-file requirements/swift.txt -
+	echo 'checkov==3.3.30' | $(COMPILE) --no-annotate --output-file requirements/checkov.txt -
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) build dist *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -26,6 +26,7 @@ ENVIRONMENT = environment()
 app = Chalice(app_name="bucket-replicator")
 logger = Logger(service="replicator")
 metrics = Metrics(namespace="BucketReplicator", service="mirror")
+metrics.set_default_dimensions(source=ENVIRONMENT.get("SOURCE_BUCKET", "").removeprefix("s3://").partition("/")[0])
 telling = Telling(logger, metrics)
 app.register_middleware(ConvertToMiddleware(logger.inject_lambda_context))
 app.register_middleware(ConvertToMiddleware(metrics.log_metrics))
@@ -81,9 +82,10 @@ def mirror(event: SQSEvent) -> None:
         raise SomeMessagesFailed(f"{len(failed)} of {len(handled)} messages failed; the others are done")
 
 
-if ENVIRONMENT.get("RECONCILE", "off") != "off":
+RECONCILE = ENVIRONMENT.get("RECONCILE") or ("rate(1 day)" if ENVIRONMENT.get("QUEUE_URL") else "off")
+if RECONCILE != "off":
 
-    @app.schedule(ENVIRONMENT["RECONCILE"], name="reconcile")
+    @app.schedule(RECONCILE, name="reconcile")
     def reconcile(event: CloudWatchEvent) -> None:
         """Has all keys compared, so that what no event told of is found."""
         count = the_mirror(ENVIRONMENT["QUEUE_URL"]).reconcile()

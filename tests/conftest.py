@@ -23,9 +23,21 @@ Served = TypeVar("Served")
 
 REQUIRE_SERVERS = "REPLICATOR_REQUIRE_SERVERS"
 
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
-hypothesis.settings.register_profile("explore", max_examples=2000, deadline=None, print_blob=True)
+SECONDS = 600
+"""After which a test hangs that is not one of a unit: the longest takes one on a quiet machine, with its servers."""
+
+# A test that is slow, or whose examples are, is no failure: that may be the machine.
+PATIENT = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True)
+hypothesis.settings.register_profile("ci", PATIENT, derandomize=True)
+hypothesis.settings.register_profile("explore", PATIENT, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives tests with servers and processes more time: who asks first for a server also waits until it has started."""
+    for item in items:
+        if item.path.parent.name != "unit" and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SECONDS))
 
 
 @pytest.hookimpl(tryfirst=True)

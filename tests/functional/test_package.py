@@ -24,18 +24,22 @@ SHELL = {"SOURCE_BUCKET": "the-source/dir", "TARGET_BUCKET": "s3://the-target", 
 COLD = ("boto3", "botocore.session", "aws_xray_sdk", "click", "rich")
 
 
-def deployment():
-    """syncer/chalicelib/deployment.py, without a chalice around it."""
-    path = ROOT / "syncer" / "chalicelib" / "deployment.py"
-    spec = importlib.util.spec_from_file_location("deployment_under_test", path)
+def module(name):
+    """A module of syncer/chalicelib, without a chalice around it."""
+    path = ROOT / "syncer" / "chalicelib" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_under_test", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def deployment():
+    return module("deployment")
+
+
 def copy_tree(folder):
     """syncer/ and replicator/ as they are committed, without what chalice has remembered here."""
-    ignored = shutil.ignore_patterns("__pycache__", "deployed", "deployments", "deployment.json", "policy.json")
+    ignored = shutil.ignore_patterns("__pycache__", "deployed", "deployments", "deployment.json", "policy*.json")
     shutil.copytree(ROOT / "syncer", folder / "syncer", symlinks=True, ignore=ignored)
     shutil.copytree(ROOT / "replicator", folder / "replicator", ignore=ignored)
     assert (folder / "syncer" / "vendor" / "replicator").resolve() == folder / "replicator"
@@ -196,11 +200,13 @@ def test_the_app_is_deployed_twice_and_deleted(tree, moto_endpoint):
     for _ in range(2):
         done = chalice(tree, "deploy", **account)
         assert done.returncode == 0, done
-        (function,) = functions.list_functions()["Functions"]
+        found = {one["Handler"]: one for one in functions.list_functions()["Functions"]}
+        assert set(found) == {"app.mirror", "app.batch"}
         (mapping,) = functions.list_event_source_mappings()["EventSourceMappings"]
-        assert function["Handler"] == "app.mirror"
         assert mapping["EventSourceArn"].endswith(":replicator-the-source")
         assert mapping["BatchSize"] == 10
+        assert "FunctionResponseTypes" not in mapping
+    function = found["app.mirror"]
     assert not [name for name in function["Environment"]["Variables"] if "SECRET" in name]
     role = function["Role"].rpartition("/")[2]
     (policy,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
@@ -275,9 +281,18 @@ def test_a_queue_has_a_name_that_sqs_takes(bucket, queue):
     assert len(queue) <= 80
 
 
+def policies(**shell):
+    return module("permissions").policies(deployment().carried({**SHELL, **shell}))
+
+
 def policy(**shell):
-    module = deployment()
-    return module.policy(module.carried({**SHELL, **shell}))
+    """Of the function that mirrors."""
+    return policies(**shell)["mirror"]
+
+
+def of_urls(**shell):
+    """Of the function that signs URLs."""
+    return policies(**shell)["api_handler"]
 
 
 @pytest.mark.parametrize("shell", [{}, {"TARGET_ENDPOINT": "https://there"}, {"ENDPOINT": "https://there"}])
@@ -307,7 +322,7 @@ def test_the_queue_and_the_secrets_are_allowed_by_name():
     document = policy(TARGET_SECRET_ID="in/manager", SOURCE_SECRET_ID="arn:aws:secretsmanager:x:1:secret:y-abc")
     assert resources(document, "sqs:DeleteMessage") == ["arn:aws:sqs:*:*:replicator-the-source"]
     assert sorted(resources(document, "secretsmanager:GetSecretValue")) == [
-        "arn:aws:secretsmanager:*:*:secret:in/manager-*",
+        "arn:aws:secretsmanager:*:*:secret:in/manager-??????",
         "arn:aws:secretsmanager:x:1:secret:y-abc",
     ]
     assert resources(policy(), "secretsmanager:GetSecretValue") == []
@@ -334,21 +349,21 @@ def test_settings_that_the_lambda_could_not_read_are_not_deployed(name, value):
 
 
 def test_what_urls_are_to_allow_is_allowed_to_the_role_and_no_more():
-    assert resources(policy(), "s3:PutObject") == ["arn:aws:s3:::the-target/*"]
     shell = {"URLS_BUCKET": "the-target/public", "URLS_PREFIXES": "reports,a*b?${c}/"}
     within = ["arn:aws:s3:::the-target/public/reports/*", "arn:aws:s3:::the-target/public/a${*}b${?}${$}{c}/*"]
-    assert resources(policy(**shell), "s3:GetObject")[2:] == within
-    assert resources(policy(**shell), "s3:PutObject")[1:] == []
-    assert resources(policy(**shell, URLS_METHODS="put"), "s3:PutObject")[1:] == within
-    assert resources(policy(**shell, URLS_METHODS="put"), "s3:GetObject")[2:] == []
+    assert resources(of_urls(**shell), "s3:GetObject") == within
+    assert resources(of_urls(**shell), "s3:PutObject") == []
+    assert resources(of_urls(**shell, URLS_METHODS="put"), "s3:PutObject") == within
+    assert resources(of_urls(**shell, URLS_METHODS="put"), "s3:GetObject") == []
+    assert policy(**shell) == policy()
 
 
 def test_urls_for_everything_and_for_nothing():
-    everything = policy(URLS_PREFIXES="*", URLS_BUCKET="the-source")
-    assert resources(everything, "s3:GetObject").count("arn:aws:s3:::the-source/*") == 2
-    assert policy(URLS_BUCKET="the-source") == policy()
-    elsewhere = policy(URLS_PREFIXES="*", TARGET_ENDPOINT="https://there")
-    assert elsewhere == policy(TARGET_ENDPOINT="https://there")
+    everything = of_urls(URLS_PREFIXES="*", URLS_BUCKET="the-source")
+    assert resources(everything, "s3:GetObject") == ["arn:aws:s3:::the-source/*"]
+    assert of_urls(URLS_BUCKET="the-source") == of_urls()
+    elsewhere = of_urls(URLS_PREFIXES="*", TARGET_ENDPOINT="https://there")
+    assert elsewhere == of_urls()
 
 
 def test_the_settings_of_urls_are_carried():
@@ -363,3 +378,41 @@ def test_the_settings_of_urls_are_carried():
 def test_settings_of_urls_that_the_lambda_could_not_read_are_not_deployed(name, value):
     with pytest.raises(SystemExit, match=name):
         deployment().carried({**SHELL, "URLS_PREFIXES": "*", name: value})
+
+
+# What the queue engine and the brake need, where somebody made it by hand
+
+
+QUEUES = {
+    "QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/replicator-the-source",
+    "DEAD_LETTERS_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/dead",
+    "HOLD_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/hold",
+    "BRAKE_TABLE": "brake",
+    "RECONCILE": "rate(1 day)",
+}
+
+
+def test_queues_and_table_are_carried_and_allowed_if_they_are_given():
+    assert deployment().carried({**SHELL, **QUEUES}).items() >= QUEUES.items()
+    assert resources(policy(**QUEUES), "sqs:SendMessage") == [
+        "arn:aws:sqs:*:123456789012:replicator-the-source",
+        "arn:aws:sqs:*:123456789012:dead",
+        "arn:aws:sqs:*:123456789012:hold",
+    ]
+    assert resources(policy(**QUEUES), "dynamodb:UpdateItem") == ["arn:aws:dynamodb:*:*:table/brake"]
+    assert resources(policy(), "sqs:SendMessage") == ["arn:aws:sqs:*:*:replicator-the-source"]
+    assert resources(policy(), "dynamodb:UpdateItem") == []
+
+
+def test_what_reconciles_may_send_and_nothing_else():
+    actions = [action for one in policies(**QUEUES)["reconcile"]["Statement"] for action in one["Action"]]
+    assert sorted(action for action in actions if not action.startswith("logs:")) == [
+        "sqs:GetQueueUrl",
+        "sqs:SendMessage",
+    ]
+
+
+def test_a_file_with_routes_says_where_to_so_that_no_target_is_asked_for():
+    shell = {"TARGET_BUCKET": "", "REPLICATOR_CONFIG": "s3://conf/a*.toml", "MORE_TARGETS": "one, two"}
+    assert resources(policy(**shell), "s3:PutObject") == ["arn:aws:s3:::one/*", "arn:aws:s3:::two/*"]
+    assert "arn:aws:s3:::conf/a${*}.toml" in resources(policy(**shell), "s3:GetObject")

@@ -166,10 +166,10 @@ def test_the_alarms_and_the_dashboard_look_where_the_app_counts(plain, tmp_path)
     assert named == [["service", "mirror", "source", "${SourceBucket}"]] * len(named)
 
 
-def test_the_container_runs_without_rights_to_change_itself(full):
+def test_the_container_is_not_run_by_root_and_knows_the_mirrors_settings(full):
     (task,) = full.of("AWS::ECS::TaskDefinition").values()
     (container,) = task["Properties"]["ContainerDefinitions"]
-    assert container["ReadonlyRootFilesystem"] is True
+    assert container["User"] == "10001"
     assert task["Properties"]["RuntimePlatform"]["CpuArchitecture"] == {"Ref": "TaskArchitecture"}
     known = {one["Name"]: one["Value"] for one in container["Environment"]}
     assert (known["SOURCE_BUCKET"], known["TARGET_SECRET_ID"]) == ("src.bucket/dir", "target/keys")
