@@ -148,7 +148,7 @@ def _document(body: object, where: str) -> Mapping[str, object]:
 
 def _from_json(text: str | bytes, where: str) -> object:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
     except json.JSONDecodeError as error:
         reason = f"not JSON: {error.msg} at character {error.pos}"
     except UnicodeDecodeError:
@@ -163,6 +163,10 @@ def _from_json(text: str | bytes, where: str) -> object:
 def _refuse_constant(name: str) -> NoReturn:
     """NaN and Infinity are read by Python but are not JSON."""
     raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""json.loads would make one for every message, which takes as long as the message."""
 
 
 def _parse_sns(document: Mapping[str, object], *, depth: int, where: str) -> Notification:

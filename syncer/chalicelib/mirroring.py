@@ -43,7 +43,7 @@ class LambdaMirror:
         self.routes = read_routes(environment, config)
         named = partial(_named, environment)
         self._queues = Queues(SqsQueue(queue), named("DEAD_LETTERS_URL"), named("HOLD_QUEUE_URL"))
-        self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        self._loop = uvloop.new_event_loop()  # asyncio.Runner changes signal handlers at every run: 0.7 ms
         gc.freeze()  # what was imported stays; and batches make many short-lived objects, and hardly a cycle
         gc.set_threshold(50_000, 20, 50)
         counter = counter_for(environment)
@@ -51,7 +51,7 @@ class LambdaMirror:
 
     def handle(self, messages: Sequence[QueueMessage], *, seconds: float) -> list[Handled]:
         """Handles a batch. seconds: until the invocation ends."""
-        return self._runner.run(self._mirror.handle(messages, seconds=seconds))
+        return self._loop.run_until_complete(self._mirror.handle(messages, seconds=seconds))
 
     def settle(self, handled: Sequence[Handled]) -> list[str]:
         """Settles the messages of a batch; what a queue refused, in words."""
@@ -65,12 +65,13 @@ class LambdaMirror:
 
     def converge(self, invocation: Invocation, *, seconds: float) -> tuple[list[TaskEnd], list[Outcome]]:
         """Converges what S3 Batch Operations asks for: one end for each task, and all outcomes."""
-        return self._runner.run(self._converge(invocation, seconds))
+        return self._loop.run_until_complete(self._converge(invocation, seconds))
 
     def close(self) -> None:
         """Closes connections and the event loop."""
-        self._runner.run(self._mirror.close())
-        self._runner.close()
+        self._loop.run_until_complete(self._mirror.close())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
     async def _converge(self, invocation: Invocation, seconds: float) -> tuple[list[TaskEnd], list[Outcome]]:
         room, now = asyncio.Semaphore(AT_ONCE), asyncio.get_running_loop().time

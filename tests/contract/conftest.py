@@ -60,7 +60,16 @@ LIMITS = {
     "moto": {"digest refused", "line breaks in keys"},
     "swift": {"tags", "redirect", "storage classes", "unicode in metadata"},
     "rgw": {"underscores in metadata names", "parts told", "tags of multipart", "storage classes"},
-    "rclone": {"tags", "awkward keys", "pins", "multipart ETag", "parts told", "expires", "atomic streams"},
+    "rclone": {
+        "conditions",
+        "tags",
+        "awkward keys",
+        "pins",
+        "multipart ETag",
+        "parts told",
+        "expires",
+        "atomic streams",
+    },
 }
 
 

@@ -147,6 +147,22 @@ async def test_bytes_that_do_not_have_the_md5_are_not_published(lab: Lab) -> Non
             await store.head("torn")
 
 
+async def test_what_is_only_to_be_put_if_it_is_new_is_refused_or_replaces(lab: Lab) -> None:
+    """AWS and Ceph refuse it; a store that does not know conditions replaces it."""
+    async with lab.store() as store:
+        await store.put("new", b"first", Write(only_new=True))
+        assert (await store.fetch("new", limit=LIMIT)).data == b"first"
+        knows = True
+        try:
+            await store.put("new", b"second", Write(only_new=True))
+        except ChangedMeanwhile:
+            pass
+        else:
+            knows = False
+        assert knows == lab.can("conditions")
+        assert (await store.fetch("new", limit=LIMIT)).data == (b"first" if knows else b"second")
+
+
 async def test_a_stream_is_published_as_one_object(lab: Lab) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
