@@ -227,7 +227,7 @@ def _eventbridge_change(document: Mapping[str, object], where: str) -> ChangedKe
 
 def _size_told(event: str, value: object) -> int | None:
     """None where it says nothing about an object that is there now."""
-    return value if event.startswith("ObjectCreated:") and type(value) is int and value >= 0 else None
+    return value if "ObjectCreated:" in event and type(value) is int and value >= 0 else None
 
 
 def _etag_told(value: object) -> str:

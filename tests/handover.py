@@ -162,13 +162,14 @@ async def hand_over(here: Endpoint, there: Endpoint, state: Path, *, seconds: fl
         "TARGET_ENDPOINT": there.url,
         "TARGET_ACCESS_KEY_ID": there.access_key,
         "TARGET_SECRET_ACCESS_KEY": there.secret_key,
+        "DELETES": "mirror",
         "MAX_DELETES_PER_HOUR": "1000000",
     }
     async with AsyncExitStack() as stack:
         writer = Writer(await stack.enter_async_context(open_store(here, source)), rate)
         await writer.begin()
         serving = stack.enter_context(ExitStack())
-        events, metrics = serving.enter_context(service(state, {**variables, "DELETES": "mirror"}))
+        events, metrics = serving.enter_context(service(state, variables))
         ended = asyncio.Event()
         began = time.monotonic()
         writing = asyncio.create_task(writer.run(ended))

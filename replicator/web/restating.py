@@ -3,7 +3,7 @@
 What goes into the queue is written here, from the names and times that replicator.events found, and always begins with
 "Records". So nobody can send a work item (replicator.items) through a webhook, however it is disguised: as a field
 beside others, behind a blank, nested. A body with thousands of records becomes several messages, one that names a key
-twice names it once, and what else a sender wrote is not kept.
+twice names it once, and what else a sender wrote is not kept, but for the size and MD5 of a new object.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from urllib.parse import quote_plus
 from replicator.errors import PoisonMessage
 from replicator.events import ChangedKey, parse_message
 from replicator.items import KIND
+from replicator.multipart import is_md5
 from replicator.queues.queue import Outgoing
 
 RECORDS_EACH = 25
@@ -95,12 +96,15 @@ def restate(changes: Iterable[ChangedKey]) -> tuple[Outgoing, ...]:
 
 def _record(change: ChangedKey, key: str) -> str:
     """As AWS would tell of it, since what AWS sends has one meaning only."""
+    told: dict[str, object] = {"key": quote_plus(key, safe="/")}
+    if change.size is not None and is_md5(change.etag):  # the short way of converging asks for no other objects
+        told |= {"size": change.size, "eTag": change.etag}
     return json.dumps(
         {
             "eventSource": "aws:s3",
             "eventName": f"Webhook:{change.event[:LONGEST_EVENT]}",
             "eventTime": change.time.isoformat() if change.time is not None else "",
-            "s3": {"bucket": {"name": change.bucket}, "object": {"key": quote_plus(key, safe="/")}},
+            "s3": {"bucket": {"name": change.bucket}, "object": told},
         },
         separators=(",", ":"),
     )

@@ -163,8 +163,9 @@ def mirror(sqs: SQSClient, queue_url: str, environment: dict[str, str]) -> float
     logging.getLogger("replicator").setLevel(logging.WARNING)
     os.environ.update({"POWERTOOLS_LOG_LEVEL": "WARNING", "POWERTOOLS_METRICS_DISABLED": "true"})
     app = load_app(environment)
-    LambdaPump(sqs, queue_url, app).drain()
-    app.the_mirror().close()
+    pump = LambdaPump(sqs, queue_url, app)
+    pump.drain()
+    app.the_mirror(pump.arn).close()
     return time.monotonic() - began
 
 

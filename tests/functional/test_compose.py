@@ -81,6 +81,22 @@ def test_compose_takes_it_when_the_example_is_filled_in(tmp_path):
     assert services["agent"]["environment"]["DB_PASSWORD"] == "filled-in"
 
 
+def test_the_live_mirror_that_is_commented_out_is_a_service_like_the_others():
+    source = re.sub(r"^  # (?=mirror(?:-state)?:|  )", "  ", SOURCE, flags=re.MULTILINE)
+    with_mirror = yaml.safe_load(source)
+    mirror = with_mirror["services"]["mirror"]
+    verb, *arguments = mirror["command"]
+    command = cli.commands[verb]
+    values, rest, _ = command.make_parser(click.Context(command)).parse_args(args=arguments)
+    assert (rest, values["queue"]) == ([], "/var/lib/replicator/queue.db")
+    assert mirror["read_only"]
+    assert mirror["cap_drop"] == ["ALL"]
+    assert [volume.split(":")[0] for volume in mirror["volumes"]] == ["mirror-state"]
+    assert "mirror-state" in with_mirror["volumes"]
+    drain = next(option.default for option in command.params if option.name == "drain")
+    assert int(mirror["stop_grace_period"].removesuffix("s")) > drain + 9
+
+
 def test_compose_refuses_the_example_as_it_is_and_names_what_is_missing(tmp_path):
     done = config(tmp_path, example())
     assert done.returncode != 0

@@ -17,7 +17,9 @@ from replicator.cli.main import cli
 FOLDER = Path(__file__).parents[2] / "infra" / "systemd"
 COMMAND = "/opt/replicator/bin/replicator"
 SERVICES = ["replicator-push@.service", "replicator-watch@.service"]
-UNITS = [*SERVICES, "replicator-push@.timer"]
+SERVE = "replicator-serve.service"
+UNITS = [*SERVICES, SERVE, "replicator-push@.timer"]
+EXAMPLES = {SERVE: "serve.env"}
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
 
@@ -40,9 +42,10 @@ def unit(name):
 
 
 def environment(name):
-    """What the command of a service finds: the unit's own variables, overridden by those of the example."""
+    """What the command of a service finds: the unit's own variables, overridden by those of its example."""
     own = [pair for line in unit(name)["Service"]["Environment"].splitlines() for pair in shlex.split(line)]
-    given = [line for line in (FOLDER / "example.env").read_text().splitlines() if line and not line.startswith("#")]
+    example = (FOLDER / EXAMPLES.get(name, "example.env")).read_text().splitlines()
+    given = [line for line in example if line and not line.startswith("#")]
     return dict(pair.split("=", 1) for pair in [*own, *(" ".join(shlex.split(line)) for line in given)])
 
 
@@ -97,6 +100,39 @@ def test_a_mirror_starts_again_after_a_failure_but_not_with_settings_that_are_wr
     service = unit("replicator-watch@.service")["Service"]
     assert service["Restart"] == "on-failure"
     assert "2" in service["RestartPreventExitStatus"].split()
+
+
+def options_of_serve():
+    program, verb, *arguments = words(SERVE)
+    assert (program, verb) == (COMMAND, "serve")
+    command = cli.commands[verb]
+    return command.make_parser(click.Context(command)).parse_args(args=arguments)
+
+
+def test_the_live_mirror_takes_webhooks_into_a_queue_among_its_state():
+    values, rest, _ = options_of_serve()
+    assert rest == []
+    assert values["queue"] == "%S/replicator/queue.db"
+    assert values["events_at"].startswith("127.0.0.1:")
+    service = unit(SERVE)["Service"]
+    assert (service["StateDirectory"], service["ProtectSystem"], "ReadWritePaths" in service) == (
+        "replicator",
+        "strict",
+        False,
+    )
+
+
+def test_the_live_mirror_has_the_time_to_end_what_it_is_at():
+    """It ends by itself nine seconds after --drain: replicator.cli.serve."""
+    values, _, _ = options_of_serve()
+    assert int(unit(SERVE)["Service"]["TimeoutStopSec"].removesuffix("s")) >= int(values["drain"]) + 10
+
+
+def test_the_live_mirror_waits_for_a_store_that_is_away():
+    service = unit(SERVE)["Service"]
+    assert service["Restart"] == "on-failure"
+    assert "RestartPreventExitStatus" not in service  # 2 is also said where nobody answers
+    assert unit(SERVE)["Unit"]["StartLimitIntervalSec"] == "0"
 
 
 @needs_systemd
