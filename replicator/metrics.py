@@ -33,7 +33,7 @@ from replicator.model import Did, Outcome
 CHANGES = frozenset({Did.COPIED, Did.MOVED, Did.METADATA, Did.TAGS, Did.DELETED})
 """What changes a target."""
 
-AGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 15, 60, 300, 3600)
+AGES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 45, 60, 120, 300, 3600)
 """Seconds."""
 
 

@@ -139,9 +139,9 @@ def _metrics(port: int) -> str:
         return answer.read().decode()
 
 
-def quantile(counted: Counted, share: float) -> float:
-    """Of the histogram of lags: the end of the bucket in which it lies, cut by how far it lies in."""
-    buckets = sorted((float(le), n) for (name, le), n in counted.items() if name == "replicator_lag_seconds_bucket")
+def quantile(counted: Counted, share: float, histogram: str = "replicator_lag_seconds") -> float:
+    """Of a histogram: the end of the bucket in which it lies, cut by how far it lies in."""
+    buckets = sorted((float(le), n) for (name, le), n in counted.items() if name == f"{histogram}_bucket")
     wanted, below, before = share * buckets[-1][1], 0.0, 0.0
     for edge, count in buckets:
         if count >= wanted and count > before:
@@ -238,7 +238,10 @@ def main() -> None:
         f"{result.changes} changes in {result.seconds:.0f} s ({result.changes / result.seconds:.0f}/s): {result.kinds}"
     )
     print(f"migrate said: {result.migrate.stderr[-300:]}")
-    print({name: value for name, value in result.counted.items() if "objects" in name[0] or "events_total" in name[0]})
+    kept = ("replicator_objects_total", "replicator_events_total", "process_cpu_seconds_total")
+    print({name: value for name, value in result.counted.items() if name[0] in kept})
+    ages = [quantile(result.counted, share, "replicator_event_age_seconds") for share in (0.5, 0.99)]
+    print(f"age of events when they are stored: p50 {ages[0]:.2f} s, p99 {ages[1]:.2f} s")
     print(f"lag p50 {result.lags[0]:.2f} s, p99 {result.lags[1]:.2f} s; migrate exit {result.migrate.returncode}")
     print(result.verify.stdout, result.verify.stderr, f"verify exit {result.verify.returncode}; buckets {objects}")
 
