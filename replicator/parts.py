@@ -181,11 +181,15 @@ class PartCopy:
 
     async def _part_streamed(self, part: Part, live: list[Upload], digests: dict[int, bytes] | None) -> None:
         passing: dict[int, Exception] = {}
-        wanting = live
+        wanting, md5 = live, None
+        if digests is not None:  # read twice, for the targets to check it
+            md5 = digests[part.number] = await digest_of(
+                self.source, self.key, self.state, offset=part.offset, size=part.size
+            )
         for _ in range(ATTEMPTS):
             async with self.budget.lend(WINDOW * (3 + len(wanting))):
                 windows = read_windows(self.source, self.key, self.state, offset=part.offset, size=part.size)
-                results = await broadcast(windows, [self._consumer(upload, part) for upload in wanting])
+                results = await broadcast(windows, [self._consumer(upload, part, md5) for upload in wanting])
             for upload, result in zip(wanting, results, strict=True):
                 if isinstance(result, str):
                     upload.etags[part.number] = result
@@ -197,14 +201,12 @@ class PartCopy:
             wanting = [wanting[n] for n in passing]
         for upload, error in zip(wanting, passing.values(), strict=False):
             upload.error = error
-        if digests is not None:
-            digests[part.number] = await digest_of(
-                self.source, self.key, self.state, offset=part.offset, size=part.size
-            )
 
-    def _consumer(self, upload: Upload, part: Part) -> Callable[[AsyncIterator[Data]], Awaitable[str]]:
+    def _consumer(
+        self, upload: Upload, part: Part, md5: bytes | None
+    ) -> Callable[[AsyncIterator[Data]], Awaitable[str]]:
         target = upload.publisher.target
-        return lambda chunks: target.put_part(self.key, upload.id, part, Stream(part.size, chunks))
+        return lambda chunks: target.put_part(self.key, upload.id, part, Stream(part.size, chunks), md5=md5)
 
     async def _store_part(self, upload: Upload, part: Part, body: Data, md5: bytes | None) -> None:
         try:

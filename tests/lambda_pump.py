@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from aws_lambda_powertools import Metrics
+
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
@@ -43,6 +45,8 @@ def load_app(environment: Mapping[str, str]) -> ModuleType:
         sys.path.insert(0, str(SYNCER))
     for name in ("app", "chalicelib.deployment", "chalicelib"):
         sys.modules.pop(name, None)
+    for shared in (Metrics().default_dimensions, Metrics().dimension_set):  # by all instances of a process
+        shared.clear()
     return importlib.import_module("app")
 
 

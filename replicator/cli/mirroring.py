@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replicator.bulk.report import Report, Reports
 from replicator.catalogue.place import is_configured
+from replicator.errors import QueueError
 from replicator.live.batch import Handled
 from replicator.live.counting import counter_for
 from replicator.live.mirror import Mirror
 from replicator.live.service import Service
+from replicator.live.settling import is_final
 from replicator.logs import logger
 from replicator.model import Did, Outcome
 from replicator.queues.opening import Queues
@@ -29,23 +32,26 @@ if TYPE_CHECKING:
 QUIET = frozenset({Did.IN_SYNC, Did.KEPT})
 """What is said at DEBUG only."""
 
+COUNT_EVERY = 60.0
+"""Seconds between two counts of the deletes that are held."""
+
 
 class Telling:
     """Tells of what was handled: the log, and all reports. Is a Report, for outcomes that belong to no message."""
 
-    def __init__(self, metrics: Metrics | None, reports: Sequence[Report]) -> None:
+    def __init__(self, metrics: Metrics, reports: Sequence[Report]) -> None:
         self._metrics = metrics
-        self._reports = Reports(*reports)
+        self._reports = Reports(*reports, metrics)
 
     def __call__(self, handled: Sequence[Handled]) -> None:
-        """Tells of a batch."""
+        """Tells of a batch: once of each outcome, of however many messages it is."""
+        for outcome in {id(outcome): outcome for one in handled for outcome in one.outcomes}.values():
+            self.add(outcome)
         for one in handled:
-            for outcome in one.outcomes:
-                self.add(outcome)
             if one.error is not None:
-                again = "set aside" if one.poison else "tried again"
+                again = "failed for good" if is_final(one) else "tried again"
                 logger.warning("message %s, %s: %s", one.message.message_id, again, one.error)
-            if self._metrics is not None and one.error is None and one.changed is not None:
+            if one.error is None and one.outcomes and one.changed is not None:
                 self._metrics.lag((datetime.now(UTC) - one.changed).total_seconds())
         self.flush()
 
@@ -71,18 +77,28 @@ class Asked:
 
 @asynccontextmanager
 async def mirroring(
-    routes: Sequence[Settings], queues: Queues, asked: Asked, metrics: Metrics | None
+    routes: Sequence[Settings], queues: Queues, asked: Asked, metrics: Metrics
 ) -> AsyncIterator[Service]:
     """The service, ready to run. Raises ConfigurationError where a route's ends cannot be used."""
     for route in routes:
         await check_sides((route.source, *route.targets))
     with _catalogue(routes, asked.catalog) as recording:
-        telling = Telling(metrics, [*recording, *([metrics] if metrics is not None else [])])
+        telling = Telling(metrics, recording)
         mirror = Mirror(routes, queues, counter_for(os.environ, asked.catalog), report=telling)
+        counting = asyncio.create_task(_count_held(queues, metrics))
         try:
-            yield Service(queues, mirror, told=telling, batches=asked.batches, drain=asked.drain)
+            yield Service(queues, mirror, told=telling, well=metrics.healthy, batches=asked.batches, drain=asked.drain)
         finally:
+            counting.cancel()
             await mirror.close()
+
+
+async def _count_held(queues: Queues, metrics: Metrics) -> None:
+    """Tells now and then how many deletes wait for a person. What cannot be counted now is counted later."""
+    while queues.held is not None:
+        with suppress(QueueError):
+            metrics.held(sum(await asyncio.to_thread(queues.held.depth)))
+        await asyncio.sleep(COUNT_EVERY)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,14 +82,12 @@ def serve(
     from replicator.metrics import Metrics
 
     read, metrics = load_config(config, os.environ), Metrics()
-    mirror = _mirror(queue, read, Asked(catalog, batches, float(drain))) if queue is not None else None
-    sites = _sites(events_at, urls_at, metrics_at, read, metrics, mirror)
-    with start_logging(os.environ, json=log_json):
-        try:
-            return run_async(lambda: _serve(sites, mirror, metrics, float(drain)))
-        finally:
-            if mirror is not None:
-                mirror.queues.close()
+    with start_logging(os.environ, json=log_json), ExitStack() as stack:
+        mirror = _mirror(queue, read, Asked(catalog, batches, float(drain))) if queue is not None else None
+        if mirror is not None:
+            stack.callback(mirror.queues.close)
+        sites = _sites(events_at, urls_at, metrics_at, read, metrics, mirror)
+        return run_async(lambda: _serve(sites, mirror, metrics, float(drain)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +98,11 @@ class _Mirror:
 
 
 def _mirror(queue: str, config: Mapping[str, object], asked: Asked) -> _Mirror:
+    from replicator.live.service import VISIBILITY
     from replicator.queues.opening import open_queues
     from replicator.routes import read_routes
 
-    return _Mirror(read_routes(os.environ, config), open_queues(queue, os.environ), asked)
+    return _Mirror(read_routes(os.environ, config), open_queues(queue, os.environ, visibility=VISIBILITY), asked)
 
 
 def _sites(

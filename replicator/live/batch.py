@@ -72,10 +72,13 @@ async def handle_messages(
     asked = dict.fromkeys(task for one in read for task in one.tasks)
     tasks = {task: asyncio.ensure_future(do(task)) for task in asked}
     if tasks:
-        _, late = await asyncio.wait(tasks.values(), timeout=seconds)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        try:
+            await asyncio.wait(tasks.values(), timeout=seconds)
+        finally:  # nothing goes on behind the back of a caller that is cancelled
+            late = [task for task in tasks.values() if not task.done()]
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
     return [_handled(one, tasks) for one in read]
 
 
@@ -114,8 +117,8 @@ def _handled(read: _Read, tasks: Mapping[Task, asyncio.Future[list[Outcome]]]) -
             errors.append(str(failure) if isinstance(failure, ReplicatorError) else _explained(asked, failure))
         else:
             outcomes += task.result()
-            if isinstance(asked, KeyTask) and any(outcome.did is Did.HELD for outcome in task.result()):
-                held.append(asked)
+            if not isinstance(asked, RangeItem) and any(outcome.did is Did.HELD for outcome in task.result()):
+                held.append(asked if isinstance(asked, KeyTask) else KeyTask(asked.route, asked.key))
     errors += [f"{outcome.key!r}: {outcome.reason}" for outcome in outcomes if outcome.did is Did.FAILED]
     error = "; ".join(errors) or None
     return Handled(read.message, error, None, read.changed, tuple(outcomes), poison, tuple(held))

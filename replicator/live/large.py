@@ -9,6 +9,7 @@ say, is taken up by whoever meets the object next, if its parts can be proved to
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -35,7 +36,7 @@ Send = Callable[[Sequence[Item]], Awaitable[None]]
 class LargeObjects:
     """Large objects of one route. Is a HandOut.
 
-    route: its name. send: sends work items; raises QueueError. least: bytes.
+    route: its name. send: sends work items; raises QueueError. least: bytes. now: seconds since the epoch.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class LargeObjects:
         budget: ByteBudget,
         send: Send,
         least: int = LEAST,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._route = route
         self._source = source
@@ -56,7 +58,7 @@ class LargeObjects:
         self._least = least
         self._proved: set[str] = set()
         """Names of targets of which it is known whether their parts' ETags are MD5s."""
-        self._shared = Shared(route, source, self._publishers, budget, send, self.takes, piece=least // 2)
+        self._shared = Shared(route, source, self._publishers, budget, send, self.takes, least // 2, now)
 
     def takes(self, state: ObjectState) -> bool:
         """Large ones that are in parts, or have to be."""

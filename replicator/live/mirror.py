@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Protocol
 
 from replicator.bulk.report import NoReport, Report
 from replicator.converge import HELD
@@ -22,9 +24,22 @@ from replicator.queues.queue import Outgoing
 from replicator.routes import routes_for
 from replicator.s3.opening import open_stores
 from replicator.settings import Settings
+from replicator.store import ObjectStore, SourceStore
 
 RESERVE = 10.0
 """Seconds before the end of an invocation at which converging stops, for the messages to be settled."""
+
+FRESH = 30.0
+"""Seconds for which credentials are not read anew: a single object may be refused for ever, whoever asks."""
+
+
+class Opening(Protocol):
+    """As open_stores of replicator.s3.opening."""
+
+    def __call__(
+        self, settings: Settings, *, read_secret: Callable[[str], str] | None
+    ) -> AbstractAsyncContextManager[tuple[SourceStore, Sequence[ObjectStore]]]:
+        """Source and targets, open for as long as the block runs. Raises ConfigurationError."""
 
 
 class Mirror:
@@ -32,7 +47,8 @@ class Mirror:
 
     routes: each with a name of its own. queues: where work items and held deletes are sent. counter: of deletes, shared
     by all workers. report: told of the outcomes of ranges; those of keys are in what `handle` returns. read_secret:
-    gives the text of a secret by its id. large_from: bytes from which objects are copied part by part by many.
+    gives the text of a secret by its id. large_from: bytes from which objects are copied part by part by many. opening:
+    of a route's source and targets. clock: seconds that only go forwards.
 
     Connections are opened by the first task that needs them; credentials that are refused are read anew after it.
     """
@@ -46,12 +62,16 @@ class Mirror:
         report: Report | None = None,
         read_secret: Callable[[str], str] | None = None,
         large_from: int = LEAST,
+        opening: Opening = open_stores,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._routes = {route.name: route for route in routes}
         self._queues = queues
         self._report = report or NoReport()
         self._read_secret = read_secret
         self._large_from = large_from
+        self._stores = opening
+        self._clock = clock
         self._brakes = {
             route.name: DeleteBrake(counter, route.name, least=route.max_deletes_per_hour, share=route.delete_share)
             for route in routes
@@ -115,21 +135,26 @@ class Mirror:
     async def _do(self, task: Task, seconds: float) -> list[Outcome]:
         if task.route not in self._routes:
             raise PoisonMessage(f"there is no route {task.route!r} here")
-        async with self._work(task.route) as work:
-            outcomes = await work.do(task, seconds=seconds)
-        if any(isinstance(outcome.failure, AccessDenied) for outcome in outcomes):
-            await self._forget(task.route)
+        async with self._opened(task.route) as opened:
+            try:
+                outcomes = await opened.work.do(task, seconds=seconds)
+            except AccessDenied:
+                self._forget(task.route, opened)
+                raise
+            if any(isinstance(outcome.failure, AccessDenied) for outcome in outcomes):
+                self._forget(task.route, opened)
         return outcomes
 
     @asynccontextmanager
-    async def _work(self, name: str) -> AsyncIterator[RouteWork]:
+    async def _opened(self, name: str) -> AsyncIterator[_Opened]:
+        """The route, open at least for the block. Raises ConfigurationError."""
         async with self._opening:
             opened = self._open.get(name)
             if opened is None:
                 opened = self._open[name] = await self._open_route(self._routes[name])
         opened.users += 1
         try:
-            yield opened.work
+            yield opened
         finally:
             opened.users -= 1
             if opened.users == 0 and self._open.get(name) is not opened:
@@ -137,7 +162,7 @@ class Mirror:
 
     async def _open_route(self, route: Settings) -> _Opened:
         stack = AsyncExitStack()
-        source, targets = await stack.enter_async_context(open_stores(route, read_secret=self._read_secret))
+        source, targets = await stack.enter_async_context(self._stores(route, read_secret=self._read_secret))
         work = RouteWork(
             route,
             source,
@@ -147,25 +172,27 @@ class Mirror:
             report=self._report,
             large_from=self._large_from,
         )
-        return _Opened(work, stack)
+        return _Opened(work, stack, self._clock())
 
-    async def _forget(self, name: str) -> None:
+    def _forget(self, name: str, opened: _Opened) -> None:
         """Has the next task open the route anew; what is open is closed by whoever uses it last."""
-        opened = self._open.pop(name, None)
-        if opened is not None and opened.users == 0:
-            await opened.stack.aclose()
+        if self._open.get(name) is opened and self._clock() - opened.since > FRESH:
+            del self._open[name]
 
     async def _send(self, items: Sequence[Item]) -> None:
         outgoing = [Outgoing(encode(item)) for item in items]
         await asyncio.to_thread(self._queues.changes.send, outgoing)
 
     async def _hold(self, handled: Sequence[Handled]) -> list[Handled]:
-        """Puts deletes that were held back where they wait for a person; messages of which that fails have failed."""
-        held = list(dict.fromkeys(task for one in handled for task in one.held))
+        """Puts deletes that were held back where they wait for a person; messages of which that fails have failed.
+
+        Those of messages that failed anyway are not put there yet: they are asked for again.
+        """
+        held = dict.fromkeys(task for one in handled if one.error is None for task in one.held)
         try:
-            await self._park(held)
+            await self._park(list(held))
         except QueueError as error:
-            return [replace(one, error=_both(one.error, str(error))) if one.held else one for one in handled]
+            return [replace(one, error=one.error or str(error)) if one.held else one for one in handled]
         return list(handled)
 
     async def _park(self, held: Sequence[KeyTask]) -> None:
@@ -180,18 +207,15 @@ class Mirror:
 
 
 class _Opened:
-    """A route that is open, and how many tasks use it."""
+    """A route that is open, since when, and how many tasks use it."""
 
-    def __init__(self, work: RouteWork, stack: AsyncExitStack) -> None:
+    def __init__(self, work: RouteWork, stack: AsyncExitStack, since: float) -> None:
         self.work = work
         self.stack = stack
+        self.since = since
         self.users = 0
 
 
 def _guess(change: ChangedKey, key: str) -> Listed | None:
     """The object that an event tells of, for the shortest way of copying it; what counts is what the source says."""
     return Listed(key, change.size, change.etag, 0.0) if change.size is not None else None
-
-
-def _both(error: str | None, problem: str) -> str:
-    return problem if error is None else f"{error}; {problem}"

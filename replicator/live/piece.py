@@ -58,9 +58,9 @@ RESERVE = 20.0
 class Shared:
     """What all pieces of a route need, and what one learns for the next.
 
-    takes: whether an object is large. piece: bytes in an item, unless a part is larger. mistrusted: (key, etag) of
-    objects whose parts, cut as it seemed, did not make up their ETag. unkept: (target, key, etag) of copies that were
-    completed, and showed neither ETag nor stamp then.
+    takes: whether an object is large. piece: bytes in an item, unless a part is larger. now: seconds since the epoch.
+    mistrusted: (key, etag) of objects whose parts, cut as it seemed, did not make up their ETag. unkept: (target, key,
+    etag) of copies that were completed, and showed neither ETag nor stamp then.
     """
 
     route: str
@@ -70,6 +70,7 @@ class Shared:
     send: Callable[[Sequence[Item]], Awaitable[None]]
     takes: Callable[[ObjectState], bool]
     piece: int
+    now: Callable[[], float]
     mistrusted: set[tuple[str, str]] = field(default_factory=set)
     unkept: set[tuple[str, str, str]] = field(default_factory=set)
 
@@ -227,7 +228,7 @@ class _Piece:
         if await is_there(place, key, self._state):
             with suppress(AccessDenied, Unsupported, Rejected):  # who may not look leaves it
                 await self._clear(place)
-        elif await is_under_way(place, key, self._state):
+        elif await is_under_way(place, key, self._state, self._shared.now()):
             raise ChangedMeanwhile("UploadPart", key, f"another upload at {place.name} is under way")
 
     async def _clear(self, place: Place) -> None:
@@ -254,6 +255,7 @@ class _Outdated:
     """A piece of an object that is not at the source any more. state: what is there instead."""
 
     def __init__(self, shared: Shared, item: PartsItem, state: ObjectState | None, places: Sequence[Place]) -> None:
+        self._shared = shared
         self._item = item
         self._places = places
         self._large = state if state is not None and shared.takes(state) else None
@@ -271,7 +273,8 @@ class _Outdated:
         with suppress(NoSuchKey):
             there = await target.head(key)
             if etag in (there.etag, there.stamp):
-                place.settled = self._large is None or not await is_under_way(place, key, self._large)
+                now = self._shared.now()
+                place.settled = self._large is None or not await is_under_way(place, key, self._large, now)
 
 
 def pieces(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:

@@ -16,6 +16,9 @@ from replicator.reading import pin_of
 from replicator.store import ObjectStore, Write
 from replicator.workers import run_workers
 
+IDLE = 900.0
+"""Seconds without a new part after which nobody is at an upload any more. Messages are tried again for longer."""
+
 PROBE = b"replicator: are ETags MD5s?"
 
 
@@ -82,13 +85,18 @@ async def is_there(place: Place, key: str, state: ObjectState) -> bool:
     return there.size == state.size and state.etag in (there.etag, there.stamp)
 
 
-async def is_under_way(place: Place, key: str, state: ObjectState) -> bool:
-    """Whether there is an upload that may be of this version, with a part: so its items were sent."""
+async def is_under_way(place: Place, key: str, state: ObjectState, now: float) -> bool:
+    """Whether there is an upload that may be of this version, and got a part lately: so its items were sent.
+
+    now: seconds since the epoch, by our own clock.
+    """
     target = place.publisher.target
     with suppress(AccessDenied, Unsupported, Rejected):
         for id in await target.list_uploads(key):
             with suppress(NoSuchUpload):
-                if may_be_of(state, await target.list_parts(key, id)):
+                stored = await target.list_parts(key, id)
+                latest = max((part.modified for part in stored.values()), default=0.0)
+                if may_be_of(state, stored) and latest > now + target.clock_skew - IDLE:
                     return True
     return False
 

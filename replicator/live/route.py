@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from replicator.budget import ByteBudget
@@ -26,7 +27,7 @@ class RouteWork:
     """Does the tasks of one route.
 
     brake: asked before deletes. send: sends work items. report: told of the outcomes of ranges. large_from: bytes from
-    which objects are copied part by part by many.
+    which objects are copied part by part by many. now: seconds since the epoch.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class RouteWork:
         send: Send,
         report: Report,
         large_from: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self.brake = brake
         self._report = report
         self._keys = settings.keys
         budget = ByteBudget(settings.memory)
-        self._large = LargeObjects(settings.name, source, targets, budget=budget, send=send, least=large_from)
+        self._large = LargeObjects(settings.name, source, targets, budget=budget, send=send, least=large_from, now=now)
         self._converger = Converger(
             source,
             targets,

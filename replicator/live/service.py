@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from replicator.errors import QueueError
 from replicator.events import QueueMessage
+from replicator.items import is_item
 from replicator.live.batch import Handled
 from replicator.live.mirror import Mirror
 from replicator.live.settling import settle
@@ -15,16 +16,21 @@ from replicator.logs import logger
 from replicator.queues.opening import Queues
 
 MOST_MESSAGES = 100
-"""In one batch. SQS gives ten at once."""
+"""Taken at once. SQS gives ten."""
 
 SECONDS = 300.0
 """For one batch: a range of keys that takes longer is cut, and a large object goes on from its parts."""
 
-POLL = 5.0
-"""Seconds that one look into an empty queue waits. Told to end, the service waits for it."""
+POLL = 3.0
+"""Seconds that one look into an empty queue waits. Told to end, the service waits for it: what comes is put back."""
 
 VISIBILITY = 60
-"""Seconds for which messages at work are kept from others. They are kept again before it ends."""
+"""Seconds for which messages at work are kept from others; they are kept again and again until it ends. So what a
+service had that was killed comes again after a minute, however long it would have worked on it.
+"""
+
+KEEP_EVERY = VISIBILITY / 4
+"""Seconds. A queue of SQS keeps messages for 30 at first, unless it is told otherwise."""
 
 PAUSE = 5.0
 """Seconds after which a queue that did not answer is asked again."""
@@ -33,8 +39,9 @@ PAUSE = 5.0
 class Service:
     """Handles what a queue gives.
 
-    told: of every message that was handled. batches: that are handled at once. drain: seconds that batches at work have
-    to end by themselves; what is left then comes again, to this service or another.
+    told: of every message that was handled. well: of why the queue cannot be used, and of None when it can again.
+    batches: that are handled at once. drain: seconds that batches at work have to end by themselves; what is left then
+    is put back, for this service or another.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class Service:
         mirror: Mirror,
         *,
         told: Callable[[Sequence[Handled]], None],
+        well: Callable[[str | None], None] = lambda _: None,
         batches: int = 8,
         drain: float = 20.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -50,81 +58,137 @@ class Service:
         self._queues = queues
         self._mirror = mirror
         self._told = told
+        self._well = well
         self._batches = batches
         self._drain = drain
         self._sleep = sleep
         self._receiving = asyncio.Lock()
-        self.unwell: str | None = None
-        """Why the queue cannot be used now, if so."""
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._problems: dict[str, str] = {}
 
     async def run(self, ended: asyncio.Event) -> None:
-        """Runs until `ended` is set, and what was begun has ended or was put back."""
+        """Runs until `ended` is set, and what was begun has ended or was put back.
+
+        Cancelled, it puts back at once what is at work. Raises what handling died of, and ends as well before it does.
+        """
         workers = [asyncio.create_task(self._work(ended)) for _ in range(self._batches)]
         ending = asyncio.create_task(ended.wait())
         try:
-            await asyncio.wait([ending, *workers], return_when=asyncio.FIRST_EXCEPTION)
-            await asyncio.wait(workers, timeout=self._drain + POLL)
+            await asyncio.wait([ending, *workers], return_when=asyncio.FIRST_COMPLETED)
+            ended.set()
+            await asyncio.wait(workers, timeout=self._drain)
         finally:
             ended.set()
-            ending.cancel()
-            for worker in workers:
-                worker.cancel()
-            ends = await asyncio.gather(*workers, return_exceptions=True)
-        for end in ends:
-            if isinstance(end, Exception):
-                raise end
+            for task in self._at_work:
+                task.cancel()
+            await _end_of([ending, *workers])
+        for worker in workers:
+            worker.result()
 
     async def _work(self, ended: asyncio.Event) -> None:
+        """Is never cancelled, but what it handles: a thread that receives would go on, and nobody have what it got."""
         while not ended.is_set():
-            try:
-                async with self._receiving:  # one long poll is enough for an empty queue
-                    messages = [] if ended.is_set() else await self._receive()
-                if messages and ended.is_set():
-                    await self._put_back(messages)
-                elif messages:
-                    await self._handle(messages)
-            except QueueError as error:
-                await self._pause(error, ended)
+            async with self._receiving:  # one long poll is enough for an empty queue
+                messages = [] if ended.is_set() else await self._receive(ended)
+            if ended.is_set():
+                await self._put_back(messages)
+            elif messages:
+                await self._handle_each(_apart(messages))
 
-    async def _receive(self) -> list[QueueMessage]:
-        """Waits for messages. They are put back if it is cancelled while they are on their way."""
-        receiving = asyncio.ensure_future(asyncio.to_thread(self._queues.changes.receive, MOST_MESSAGES, wait=POLL))
+    async def _receive(self, ended: asyncio.Event) -> list[QueueMessage]:
+        """Waits for messages; none, after a pause, if the queue cannot be used."""
         try:
-            messages = await asyncio.shield(receiving)
-        except asyncio.CancelledError:
-            await self._put_back(await receiving)
-            raise
-        self.unwell = None
+            messages = await asyncio.to_thread(self._queues.changes.receive, MOST_MESSAGES, wait=POLL)
+        except QueueError as error:
+            self._note("receive", error)
+            await self._is_set_within(PAUSE, ended)
+            return []
+        self._note("receive", None)
         return messages
 
+    async def _handle_each(self, batches: Sequence[Sequence[QueueMessage]]) -> None:
+        """Handles batches, and puts back those that were cancelled, or could not be handled."""
+        tasks = {asyncio.create_task(self._handle(batch)): batch for batch in batches}
+        self._at_work.update(tasks)
+        await asyncio.wait(tasks)
+        self._at_work.difference_update(tasks)
+        for task, batch in tasks.items():
+            if task.cancelled() or task.exception() is not None:
+                await self._put_back(batch)
+        for task in tasks:
+            if not task.cancelled():
+                task.result()
+
     async def _handle(self, messages: Sequence[QueueMessage]) -> None:
-        """Handles a batch and settles it; puts it back when it is cancelled."""
-        keeping = asyncio.create_task(self._keep(messages))
+        """Handles a batch and settles it."""
+        done = asyncio.Event()
+        keeping = asyncio.create_task(self._keep(messages, done))
         try:
             handled = await self._mirror.handle(messages, seconds=SECONDS)
-        except asyncio.CancelledError:
-            await self._put_back(messages)
-            raise
         finally:
-            keeping.cancel()
+            done.set()
+            await keeping  # what it still asks for would undo what is asked for after it
+        if (this := asyncio.current_task()) is not None:
+            self._at_work.discard(this)  # what is done is settled, whatever comes
         self._told(handled)
-        for refusal in await asyncio.to_thread(settle, self._queues, handled):
+        await self._settle(handled)
+
+    async def _settle(self, handled: Sequence[Handled]) -> None:
+        try:
+            refusals = await asyncio.to_thread(settle, self._queues, handled)
+        except QueueError as error:  # they come again by themselves
+            self._note("settle", error)
+            return
+        self._note("settle", None)
+        for refusal in refusals:
             logger.warning("a message comes again: %s", refusal)
 
-    async def _keep(self, messages: Sequence[QueueMessage]) -> None:
+    async def _keep(self, messages: Sequence[QueueMessage], done: asyncio.Event) -> None:
         """Keeps messages from others for as long as they are at work."""
-        while True:
-            await self._sleep(VISIBILITY / 4)
+        while not await self._is_set_within(KEEP_EVERY, done):
             with suppress(QueueError):  # they come again, then, and are done twice
                 await asyncio.to_thread(self._queues.changes.put_off, [(one, VISIBILITY) for one in messages])
 
     async def _put_back(self, messages: Sequence[QueueMessage]) -> None:
-        with suppress(QueueError):  # they come again by themselves, later
-            await asyncio.to_thread(self._queues.changes.put_off, [(one, 0) for one in messages])
+        if messages:
+            with suppress(QueueError):  # they come again by themselves, later
+                await asyncio.to_thread(self._queues.changes.put_off, [(one, 0) for one in messages])
 
-    async def _pause(self, error: QueueError, ended: asyncio.Event) -> None:
-        if str(error) != self.unwell:
-            logger.warning("the queue cannot be used, and is tried again: %s", error)
-        self.unwell = str(error)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), PAUSE)
+    async def _is_set_within(self, seconds: float, event: asyncio.Event) -> bool:
+        """Waits for it, but no longer than that."""
+        waiting = [asyncio.ensure_future(self._sleep(seconds)), asyncio.create_task(event.wait())]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        return event.is_set()
+
+    def _note(self, doing: str, error: QueueError | None) -> None:
+        """Tells of what cannot be done with the queue, once, and of its end."""
+        before = next(iter(self._problems.values()), None)
+        if error is None:
+            self._problems.pop(doing, None)
+        else:
+            self._problems[doing] = str(error)
+        now = next(iter(self._problems.values()), None)
+        if now == before:
+            return
+        if now is None:
+            logger.warning("the queue can be used again")
+        else:
+            logger.warning("the queue cannot be used, and is tried again: %s", now)
+        self._well(now)
+
+
+def _apart(messages: Sequence[QueueMessage]) -> list[list[QueueMessage]]:
+    """The notifications together, and each work item by itself: it may take minutes, for which others need not wait."""
+    told = [one for one in messages if not is_item(one.body)]
+    return [*([told] if told else []), *([one] for one in messages if is_item(one.body))]
+
+
+async def _end_of(tasks: Sequence[asyncio.Task[object]]) -> None:
+    """Waits until they have ended, though it be cancelled meanwhile."""
+    while not all(task.done() for task in tasks):
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks)

@@ -13,13 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from replicator.errors import QueueError
-from replicator.events import QueueMessage
 from replicator.live.batch import Handled
 from replicator.queues.opening import Queues
 from replicator.queues.queue import Outgoing, backoff
 
 MOST_RECEIVES = 12
 """How often a message is tried: over an hour and twenty minutes, by the backoff."""
+
+
+def is_final(one: Handled) -> bool:
+    """Whether a message has failed for good, and is set aside if there is a place for it."""
+    return one.error is not None and (one.poison or one.message.receive_count >= MOST_RECEIVES)
 
 
 def settle(queues: Queues, handled: Sequence[Handled]) -> list[str]:
@@ -30,7 +34,7 @@ def settle(queues: Queues, handled: Sequence[Handled]) -> list[str]:
     """
     done = [one.message for one in handled if one.error is None]
     failed = [one for one in handled if one.error is not None]
-    finally_failed = [one for one in failed if one.poison or one.message.receive_count >= MOST_RECEIVES]
+    finally_failed = [one for one in failed if is_final(one)]
     refused: list[str] = []
     if queues.dead_letters is not None and finally_failed:
         try:
@@ -42,8 +46,5 @@ def settle(queues: Queues, handled: Sequence[Handled]) -> list[str]:
     settled = {id(message) for message in done}
     later = [one.message for one in failed if id(one.message) not in settled]
     refused += queues.changes.delete(done) if done else []
-    return refused + (queues.changes.put_off([(message, _wait(message)) for message in later]) if later else [])
-
-
-def _wait(message: QueueMessage) -> int:
-    return backoff(message.receive_count)
+    waits = [(message, backoff(message.receive_count)) for message in later]
+    return refused + (queues.changes.put_off(waits) if waits else [])

@@ -210,7 +210,10 @@ class S3Store:
         marker = 0
         while True:
             query = encode_query(part_number_marker=marker, uploadId=upload)
-            response = await self._send("ListParts", "GET", key, query=query)
+            try:
+                response = await self._send("ListParts", "GET", key, query=query)
+            except NoSuchKey as error:  # so says Ceph RGW
+                raise NoSuchUpload(error.operation, error.target, error.detail, code=error.code) from error
             root = document_of(response, "ListParts", self._about(key))
             fields = texts(root)
             for element in root:

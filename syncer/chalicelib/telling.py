@@ -34,10 +34,13 @@ class Telling:
         self._counts: Counter[str] = Counter()
         self._bytes = 0
         self._lag: float | None = None
+        self._counted: set[int] = set()
+        """Ids of outcomes, which live until flush()."""
 
     def add(self, outcome: Outcome) -> None:
         """Tells of an outcome of a range."""
-        self._outcome(outcome, {})
+        self._say(outcome, {})
+        self._count(outcome)
 
     def flush(self) -> None:
         """Gives CloudWatch what was counted: one value for each metric, of the lag the largest.
@@ -52,12 +55,16 @@ class Telling:
             self._metrics.add_metric(name="ReplicationLag", unit=MetricUnit.Seconds, value=self._lag)
         self._counts.clear()
         self._bytes, self._lag = 0, None
+        self._counted.clear()
 
     def handled(self, one: Handled) -> None:
-        """Tells of a message, and of its outcomes."""
+        """Tells of a message, and of its outcomes. Messages of a batch share those of a key that all of them name."""
         about = {"message_id": one.message.message_id, "receive_count": one.message.receive_count}
         for outcome in one.outcomes:
-            self._outcome(outcome, about)
+            self._say(outcome, about)
+            if id(outcome) not in self._counted:
+                self._counted.add(id(outcome))
+                self._count(outcome)
         if one.error is not None:
             self._logger.error("message failed", extra={**about, "error": one.error})
             self._counts["FailedMessages"] += 1
@@ -67,9 +74,11 @@ class Telling:
         elif one.changed is not None:
             self._lag = max((datetime.now(UTC) - one.changed).total_seconds(), self._lag or 0.0)
 
-    def _outcome(self, outcome: Outcome, about: Mapping[str, object]) -> None:
+    def _say(self, outcome: Outcome, about: Mapping[str, object]) -> None:
         fields = {"key": outcome.key, "target": outcome.target, "reason": outcome.reason, "bytes": outcome.bytes}
         fields |= {"evidence": outcome.evidence.value, "not_kept": list(outcome.not_kept)}
         self._logger.info(outcome.did.value, extra={**about, **fields, "seconds": round(outcome.seconds, 3)})
+
+    def _count(self, outcome: Outcome) -> None:
         self._counts[NAMES[outcome.did]] += 1
         self._bytes += outcome.bytes

@@ -15,6 +15,7 @@ from replicator.errors import (
     Corrupted,
     NoSuchBucket,
     NoSuchKey,
+    NoSuchUpload,
     StoreError,
     Transient,
     Unsupported,
@@ -364,6 +365,8 @@ async def test_nothing_is_published_before_completion_and_nothing_after_abort(la
         await store.abort_upload("aborted", name)
         with pytest.raises(StoreError):  # NoSuchUpload; moto says 500
             await store.put_part("aborted", name, part, b"abc")
+        with pytest.raises(NoSuchUpload):
+            await store.list_parts("aborted", name)
         assert await keys_of(store) == []
 
 

@@ -50,6 +50,7 @@ class Upload:
     initiated: float = 0.0
     parts: dict[int, bytes] = field(default_factory=dict)
     etags: dict[int, str] = field(default_factory=dict)
+    stored: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,10 @@ class MemoryStore:
         await self._before("ListParts", key)
         found = self._upload(key, upload)
         storage_class = found.write.storage_class
-        return {n: Listed(key, len(data), found.etags[n], 0.0, storage_class) for n, data in found.parts.items()}
+        return {
+            n: Listed(key, len(data), found.etags[n], found.stored.get(n, 0.0), storage_class)
+            for n, data in found.parts.items()
+        }
 
     async def pending_uploads(self, prefix: str = "") -> AsyncIterator[PendingUpload]:
         await self._before("ListMultipartUploads", prefix)
@@ -306,6 +310,7 @@ class MemoryStore:
         found = self._upload(key, upload)
         found.parts[part.number] = data
         found.etags[part.number] = self._etag(data)
+        found.stored[part.number] = self.bucket.now
         return found.etags[part.number]
 
     def _check_write(self, key: str, data: bytes, write: Write) -> None:

@@ -107,7 +107,14 @@ class Process:
         ]
         brake = FreeBrake(MemoryCounter(), ROUTE)
         self.work = RouteWork(
-            SETTINGS, source, targets, brake=brake, send=self.send, report=NoReport(), large_from=LARGE_FROM
+            SETTINGS,
+            source,
+            targets,
+            brake=brake,
+            send=self.send,
+            report=NoReport(),
+            large_from=LARGE_FROM,
+            now=lambda: max(bucket.now for bucket in world.targets),
         )
 
     async def step(self, operation: str, key: str) -> None:
@@ -236,7 +243,7 @@ def leave_upload(world: World, key: str) -> None:
 async def _write(world: World, keys: tuple[str, ...], changes: int) -> None:
     earlier: list[tuple[bytes, int]] = []
     loses = world.random.random() < 0.3
-    if world.random.random() < 0.2 and not loses:
+    if world.random.random() < 0.2:
         for key in keys:
             change(world, key, earlier)
             leave_upload(world, key)
@@ -295,6 +302,8 @@ async def _deliver(world: World, process: Process, body: str) -> None:
             raise error
         if not done:
             await asyncio.sleep(world.random.choice((0.0, 1.0, 10.0)))
+            for bucket in world.targets:  # and more, by the clocks of the stores
+                bucket.now += 20.0
             world.queue.append(body)
     finally:
         world.in_flight -= 1

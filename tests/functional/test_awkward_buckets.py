@@ -21,8 +21,6 @@ from tests.runs import ROOT, run_command
 from tests.servers import Endpoint
 from tests.servers.lab import boto_client, new_bucket
 
-pytestmark = pytest.mark.timeout(600)  # the first of them starts several servers
-
 SECONDS = 120
 PART = 5 * MiB
 RCLONE = Path(sysconfig.get_path("scripts")) / "rclone"

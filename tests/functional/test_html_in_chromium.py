@@ -17,9 +17,7 @@ from replicator.model import Did, MiB, Outcome
 from tests.awkward import AWKWARD_KEYS
 from tests.conftest import REQUIRE_SERVERS
 
-pytestmark = pytest.mark.timeout(180)
-
-SECONDS = 60
+SECONDS = 150
 TARGETS = ("s3://a-target/", f"https://objects.example.com/{'a-very-long-prefix' * 5}/", "s3://third/")
 TITLE = "s3://from/ -> " + ", ".join(TARGETS)
 IMAGE = "<img src=x onerror=\"document.title='pwned'\">"

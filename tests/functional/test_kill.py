@@ -101,7 +101,6 @@ def run_and_kill(here, there, scratch, *, objects, large, kills):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_run_that_is_killed_at_random_moments_ends_equal_and_sends_little_twice(tmp_path):
     if rgw.missing():
         pytest.skip(rgw.missing())

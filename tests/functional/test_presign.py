@@ -20,8 +20,6 @@ from replicator.urls import UrlPolicy
 from tests.awkward import AWKWARD_KEYS
 from tests.servers.lab import boto_client, new_bucket
 
-pytestmark = pytest.mark.timeout(240)
-
 ROOT = Path(__file__).parents[2]
 SECONDS = 60
 AWS = Side(role="target", bucket="the-bucket", access_key_id="id", secret_access_key="hush")

@@ -22,8 +22,6 @@ from tests.fakes.watched_s3 import watched
 from tests.pushes import until
 from tests.runs import SECONDS, children, lives, run_command, variables_between, without_progress
 
-pytestmark = pytest.mark.timeout(300)
-
 INTERRUPTED = "replicator: interrupted"
 KEYS = [f"{n:05}" for n in range(6000)]
 LAST = KEYS[4500]

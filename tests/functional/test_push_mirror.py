@@ -256,7 +256,7 @@ def test_each_of_300_awkward_things_has_an_outcome_of_its_own_and_stops_nothing_
     expected = fill_with_everything(push.folder)
     before = push.folder.snapshot()
     with restless(push.folder) as written:
-        done = push.run("--mirror", "--report", tmp_path / "report", seconds=100)
+        done = push.run("--mirror", "--report", tmp_path / "report", seconds=300)
     assert done.returncode == 1, done
     first = {}
     for line in lines_of(tmp_path / "report"):

@@ -29,9 +29,6 @@ UNAVAILABLE = (503, b"<Error><Code>ServiceUnavailable</Code><Message>back soon</
 DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>not on a Sunday</Message></Error>", {})
 
 
-pytestmark = pytest.mark.timeout(600)
-
-
 @pytest.fixture
 def fake(tmp_path):
     with watched() as store:

@@ -14,8 +14,6 @@ from tests.functional.test_push_move import job_file, named
 from tests.functional.test_push_watch import Door, watching
 from tests.pushes import WITHOUT_PRIVILEGES, Push, end, until
 
-pytestmark = pytest.mark.timeout(600)
-
 
 @pytest.fixture
 def fake(tmp_path):

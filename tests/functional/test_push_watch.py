@@ -20,7 +20,7 @@ from tests.pushes import Folder, Push, end, push_to, until
 from tests.runs import SECONDS
 from tests.servers.base import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 class Watching:

@@ -21,8 +21,6 @@ from tests.lambda_pump import LambdaPump, load_app
 from tests.runs import ROOT, run_command
 from tests.servers.lab import boto_client, new_bucket
 
-pytestmark = pytest.mark.timeout(600)
-
 SECONDS = 100
 FIRST_WAIT = 10
 """Seconds for which a message that failed is put off the first time."""

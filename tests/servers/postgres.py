@@ -75,7 +75,7 @@ class Cluster:
     def stop(self) -> None:
         """Clients are thrown out. Idempotent."""
         if self.server is not None:
-            self.server.stop(signal.SIGINT)
+            self.server.stop(signal.SIGINT, patience=60.0)
             self.server = None
 
     def new_database(self, *, encoding: str = "UTF8") -> str:

@@ -22,11 +22,12 @@ from replicator.items import PartsItem, decode, encode
 from replicator.live.batch import KeyTask
 from replicator.live.brake import DeleteBrake, MemoryCounter
 from replicator.live.piece import MOST_PARTS, pieces
-from replicator.live.places import may_be_of
+from replicator.live.places import IDLE, may_be_of
 from replicator.live.route import RouteWork
 from replicator.model import Attributes, Did, GiB, Listed, MiB, ObjectState
 from replicator.multipart import MAX_PARTS, MAX_SINGLE, Part, uniform
 from replicator.settings import Settings
+from replicator.store import Write
 from tests.fakes.hurried_loop import hurried
 from tests.fakes.memory import Bucket, MemoryStore, Quirks
 
@@ -84,6 +85,7 @@ class World:
         self.sent = []
         self.before = None
         self.sending = None
+        self.later = 0.0
         if letters:
             self.write(letters, size=size)
         self.restart()
@@ -100,6 +102,7 @@ class World:
             send=self._send,
             report=NoReport(),
             large_from=4 * MiB,
+            now=lambda: self.buckets[0].now + self.later,
         )
 
     def _store(self, bucket, name, quirks):
@@ -545,6 +548,24 @@ async def test_while_another_upload_is_under_way_none_is_begun(quirks):
     world.queue += old
     await world.work_off()
     world.check()
+
+
+@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@in_no_time
+async def test_an_upload_that_nobody_is_at_any_more_is_not_waited_for(quirks):
+    """A run that was killed has left one, of another version, it may be."""
+    world = World("abcdef", targets=[quirks])
+    await world.meet()
+    await world.do(world.queue.pop(0))
+    left = await world.targets[0].create_upload(KEY, Write())
+    await world.targets[0].put_part(KEY, left, Part(2, 0, PART), b"?" * PART)
+    del world.buckets[0].uploads["upload-1"]
+    with pytest.raises(ReplicatorError, match="is under way"):
+        await world.do(world.queue[0])
+    world.later = IDLE + 1
+    await world.work_off()
+    assert world.buckets[0].objects[KEY].data == world.source_bucket.objects[KEY].data
+    assert set(world.uploads()) <= {left}
 
 
 @in_no_time
