@@ -120,7 +120,7 @@ class _Piece:
         if item.parts:
             await self._store_and_finish(here, until)
         elif here:
-            await self._cut_up(here)
+            await self._cut_up([place for place in begun if not place.settled])
         await at_each([*gone, *(place for place in here if place.settled)], self._end)
         error = next((place.error for place in begun if place.error is not None), None)
         if not item.parts and here:  # those who have the pieces will see to it

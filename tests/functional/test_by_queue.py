@@ -85,6 +85,7 @@ def world(tmp_path):
 # The whole of it
 
 
+@pytest.mark.slow
 def test_workers_do_what_is_sent_and_the_command_says_so(world):
     world.source.objects = {f"dir {n % 7}/{n:04}": b"%d" % n for n in range(300)}
     with world.serving():
@@ -143,6 +144,7 @@ def test_two_workers_copy_thousands_of_awkward_keys_though_one_of_them_is_killed
     assert (verify.returncode, verify.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_list_of_keys_is_sent_as_it_is(world):
     world.source.objects = {"a": b"1", "b": b"2", "new\nline": b"3"}
     keys = world.state / "keys"
@@ -155,6 +157,7 @@ def test_a_list_of_keys_is_sent_as_it_is(world):
     assert world.target.objects == {"a": b"1"}
 
 
+@pytest.mark.slow
 def test_a_route_is_sent_by_its_name_and_done_by_workers_that_know_it(world):
     config = world.state / "replicator.toml"
     config.write_text(
@@ -171,6 +174,7 @@ def test_a_route_is_sent_by_its_name_and_done_by_workers_that_know_it(world):
     assert world.target.objects == {"a": b"1"}
 
 
+@pytest.mark.slow
 def test_work_of_a_route_that_the_workers_do_not_know_is_a_failure_that_is_told(world):
     world.source.objects = {"a": b"1"}
     config = world.state / "replicator.toml"
@@ -189,6 +193,7 @@ def test_work_of_a_route_that_the_workers_do_not_know_is_a_failure_that_is_told(
     assert "there is no route 'default' here" in failures.stdout
 
 
+@pytest.mark.slow
 def test_deletes_that_were_held_back_are_told_by_exit_code_3(world):
     world.source.objects = {"a": b"1"}
     world.target.objects = {"old": b"0"}

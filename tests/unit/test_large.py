@@ -1,9 +1,11 @@
-"""A large object is copied by many, part by part, and whatever befalls them, it ends equal and leaves nothing behind."""
+"""A large object is copied by many, part by part; whatever befalls them, it ends equal and leaves nothing behind."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from dataclasses import replace
+from hashlib import md5
 
 import pytest
 
@@ -24,8 +26,8 @@ from replicator.live.brake import DeleteBrake, MemoryCounter
 from replicator.live.piece import MOST_PARTS, pieces
 from replicator.live.places import IDLE, may_be_of
 from replicator.live.route import RouteWork
-from replicator.model import Attributes, Did, GiB, Listed, MiB, ObjectState
-from replicator.multipart import MAX_PARTS, MAX_SINGLE, Part, uniform
+from replicator.model import Attributes, Did, GiB, Listed, MiB, ObjectState, Observed
+from replicator.multipart import MAX_PARTS, MAX_SINGLE, Part, composite_etag, from_sizes, uniform
 from replicator.settings import Settings
 from replicator.store import Write
 from tests.fakes.hurried_loop import hurried
@@ -42,6 +44,7 @@ SETTINGS = Settings.from_env(
         **{f"{side}_{name}": "x" for side in ("SOURCE", "TARGET") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")},
     }
 )
+PLAIN = Quirks()
 OWN = Quirks(own_etags=True)
 WHOLE = Quirks(whole_etags=True)
 SILENT = Quirks(silent_completion=True)
@@ -77,7 +80,7 @@ class World:
     queue: items that wait. sent: all that were sent. before: awaited before each request (operation, key, store).
     """
 
-    def __init__(self, letters="abcd", *, targets=(Quirks(),), knows_parts=True, shared=False, size=PART):
+    def __init__(self, letters="abcd", *, targets=(PLAIN,), knows_parts=True, shared=False, size=PART):
         self.source_bucket = Bucket()
         self.buckets = [self.source_bucket if shared else Bucket() for _ in targets]
         self.quirks = [Quirks(knows_parts=knows_parts), *targets]
@@ -183,7 +186,7 @@ async def until_killed(coroutine):
 # All is well
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), SILENT, OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, SILENT, OWN, WHOLE])
 @pytest.mark.parametrize("knows_parts", [True, False])
 @in_no_time
 async def test_an_object_in_parts_is_copied_by_items_and_ends_equal(quirks, knows_parts):
@@ -210,7 +213,7 @@ async def test_each_part_is_read_and_sent_once():
 
 @in_no_time
 async def test_with_several_targets_each_part_is_read_once():
-    world = World("abcdef", targets=[Quirks(), OWN, SILENT])
+    world = World("abcdef", targets=[PLAIN, OWN, SILENT])
     await world.meet()
     await world.work_off()
     world.check()
@@ -250,8 +253,6 @@ async def test_inside_one_service_no_bytes_pass_through_us():
 
 async def _begun_inside(world):
     source = await world.source.head(KEY)
-    from replicator.model import Observed
-
     assert await world.route._large.begin(KEY, Observed(source), ["target0/"]) == [None]
     (item,) = world.queue
     world.queue.clear()
@@ -283,11 +284,6 @@ async def test_parts_of_many_sizes_keep_the_etag_where_the_store_tells_them():
 
 def _cut(bucket, stored, sizes):
     """Makes a stored object one of parts of these sizes."""
-    from dataclasses import replace
-    from hashlib import md5
-
-    from replicator.multipart import composite_etag, from_sizes
-
     etags = [md5(stored.data[part.offset : part.last + 1]).hexdigest() for part in from_sizes(sizes)]
     bucket.objects[KEY] = replace(stored, etag=composite_etag(etags), parts=sizes)
 
@@ -340,7 +336,7 @@ async def test_two_who_meet_it_at_once_leave_one_object_and_no_upload():
     world.check()
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN, WHOLE])
 @in_no_time
 async def test_two_who_meet_it_at_once_at_any_target(quirks):
     world = World("abc", targets=[quirks])
@@ -391,7 +387,7 @@ async def test_two_who_finish_at_once_are_both_done():
     world.check()
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN, WHOLE])
 @in_no_time
 async def test_every_item_once_more_when_all_is_done_changes_nothing(quirks):
     world = World("abcd", targets=[quirks])
@@ -529,7 +525,7 @@ async def test_an_upload_that_somebody_aborted_is_begun_anew_and_items_do_not_mu
     assert len(world.sent) - before <= 2 * 12
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN])
 @in_no_time
 async def test_while_another_upload_is_under_way_none_is_begun(quirks):
     world = World("abcdef", targets=[quirks])
@@ -550,7 +546,7 @@ async def test_while_another_upload_is_under_way_none_is_begun(quirks):
     world.check()
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN, WHOLE])
 @in_no_time
 async def test_an_upload_that_nobody_is_at_any_more_is_not_waited_for(quirks):
     """A run that was killed has left one, of another version, it may be."""
@@ -585,7 +581,7 @@ async def test_a_target_that_may_not_list_uploads_is_no_obstacle():
 # Whoever dies
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN, WHOLE])
 @pytest.mark.parametrize("at", range(40))
 @in_no_time
 async def test_whoever_begins_may_die_at_any_step(quirks, at):
@@ -596,7 +592,7 @@ async def test_whoever_begins_may_die_at_any_step(quirks, at):
     world.check()
 
 
-@pytest.mark.parametrize("quirks", [Quirks(), OWN, WHOLE])
+@pytest.mark.parametrize("quirks", [PLAIN, OWN, WHOLE])
 @pytest.mark.parametrize("which", [0, 1, 2])
 @pytest.mark.parametrize("at", range(0, 60, 2))
 @in_no_time
@@ -682,7 +678,7 @@ async def test_a_queue_that_takes_nothing_fails_the_key_and_leaves_no_upload():
 @pytest.mark.parametrize("operation", ["CreateMultipartUpload", "UploadPart", "ListParts", "CompleteMultipartUpload"])
 @in_no_time
 async def test_a_target_that_fails_holds_up_no_other(bad, operation):
-    world = World("abcd", targets=[Quirks(), Quirks()])
+    world = World("abcd", targets=[PLAIN, PLAIN])
     failing = True
 
     async def before(asked, key, name):
@@ -711,6 +707,49 @@ async def test_a_target_that_fails_holds_up_no_other(bad, operation):
 
 
 @in_no_time
+async def test_pieces_are_sent_once_though_a_target_does_not_say_what_it_has():
+    world = World("abcd", targets=[PLAIN, PLAIN])
+    await world.meet()
+
+    async def before(operation, key, name):
+        if operation == "ListParts" and name == "target1/":
+            raise Transient(operation, key, "HTTP 503")
+
+    world.before = before
+    await world.do(world.queue.pop(0))
+    assert sorted(part.number for item in world.queue for part in item.parts) == [1, 2, 3, 4]
+    world.before = None
+    await world.work_off()
+    world.check()
+
+
+@in_no_time
+async def test_out_of_time_and_with_a_target_that_fails_an_item_comes_again_and_is_not_sent_on():
+    world = World("abcdef", targets=[PLAIN, PLAIN])
+    await world.meet()
+    await world.do(world.queue.pop(0))
+    (first, *_), parts = world.queue, tuple(part for item in world.queue for part in item.parts)
+    world.queue = []
+
+    async def before(operation, key, name):
+        if operation == "UploadPart" and name == "target1/":
+            raise Transient(operation, key, "HTTP 503")
+        if operation == "UploadPart":
+            await asyncio.sleep(10)
+
+    world.before = before
+    item = replace(first, parts=parts)
+    with pytest.raises(Transient):
+        await world.do(item, seconds=15)
+    assert world.queue == []
+    assert world.parts_sent() > 0
+    world.before = None
+    world.queue = [item]
+    await world.work_off()
+    world.check()
+
+
+@in_no_time
 async def test_where_no_target_can_be_begun_the_key_has_failed():
     world = World("abc")
 
@@ -731,8 +770,6 @@ async def test_a_target_that_keeps_neither_etag_nor_stamp_is_not_filled_for_ever
     publish = world.targets[0]._publish
 
     def forgetful(key, data, write, parts):
-        from dataclasses import replace
-
         publish(key, data, replace(write, stamp=None), parts)
 
     world.targets[0]._publish = forgetful
@@ -781,7 +818,7 @@ async def test_what_the_time_was_too_short_for_is_sent_as_another_item():
             await asyncio.sleep(10)
 
     world.before = before
-    item = PartsItem(first.route, first.key, first.etag, first.uploads, parts, first.count)
+    item = replace(first, parts=parts)
     await asyncio.wait_for(world.do(item, seconds=15), timeout=15)
     (left,) = world.queue
     assert 0 < len(left.parts) < len(parts)
@@ -820,7 +857,7 @@ async def test_an_item_about_a_target_that_is_not_there_any_more_is_poison():
 
 @in_no_time
 async def test_a_target_that_was_taken_out_of_the_route_does_not_hold_up_the_others():
-    world = World("abc", targets=[Quirks(), Quirks()])
+    world = World("abc", targets=[PLAIN, PLAIN])
     await world.meet()
     world.quirks.pop()
     world.buckets.pop()
