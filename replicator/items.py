@@ -33,21 +33,27 @@ _BEGINNING = f'{{"{KIND}":'
 
 @dataclass(frozen=True, slots=True)
 class KeysItem:
-    """Converge these keys of a route. released: a person has let their deletes pass the brake."""
+    """Converge these keys of a route. released: a person has let their deletes pass the brake. source: as RangeItem."""
 
     route: str
     keys: tuple[str, ...]
     released: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RangeItem:
-    """The keys after `after` up to and including `upto`; None: to the end. deep: look at every object."""
+    """The keys after `after` up to and including `upto`; None: to the end. deep: look at every object.
+
+    source: the location that the route is thought to begin at, "" for whatever it is: a worker whose route of that name
+    begins elsewhere would do other work than was asked for.
+    """
 
     route: str
     after: str = ""
     upto: str | None = None
     deep: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +83,11 @@ def encode(item: Item) -> str:
     """As the body of a message. ASCII, since SQS takes no control characters."""
     match item:
         case KeysItem():
-            fields = {"route": item.route, "keys": list(item.keys), "released": item.released}
+            fields = {"route": item.route, "keys": list(item.keys), "released": item.released, "source": item.source}
             return json.dumps({KIND: "keys", **fields})
         case RangeItem():
             fields = {"route": item.route, "after": item.after, "upto": item.upto, "deep": item.deep}
-            return json.dumps({KIND: "range", **fields})
+            return json.dumps({KIND: "range", **fields, "source": item.source})
         case PartsItem():
             fields = {
                 "route": item.route,
@@ -96,19 +102,19 @@ def encode(item: Item) -> str:
             return json.dumps({KIND: "parts", **fields})
 
 
-def keys_items(route: str, keys: Iterable[str]) -> Iterator[KeysItem]:
+def keys_items(route: str, keys: Iterable[str], source: str = "") -> Iterator[KeysItem]:
     """As many items as the keys need: each fits into a message, and is done within seconds."""
     piece: list[str] = []
     size = 0
     for key in keys:
         mine = len(json.dumps(key)) + 2
         if piece and (len(piece) == MOST_KEYS or size + mine > MOST_BYTES):
-            yield KeysItem(route, tuple(piece))
+            yield KeysItem(route, tuple(piece), source=source)
             piece, size = [], 0
         piece.append(key)
         size += mine
     if piece:
-        yield KeysItem(route, tuple(piece))
+        yield KeysItem(route, tuple(piece), source=source)
 
 
 def is_item(body: str) -> bool:
@@ -124,10 +130,16 @@ def decode(body: str) -> Item:
         _poison("not JSON")
     match fields.text(KIND):
         case "keys":
-            return KeysItem(fields.text("route"), fields.texts("keys"), fields.flag("released"))
+            return KeysItem(
+                fields.text("route"), fields.texts("keys"), fields.flag("released"), fields.text_or_none("source") or ""
+            )
         case "range":
             return RangeItem(
-                fields.text("route"), fields.text("after"), fields.text_or_none("upto"), fields.flag("deep")
+                fields.text("route"),
+                fields.text("after"),
+                fields.text_or_none("upto"),
+                fields.flag("deep"),
+                fields.text_or_none("source") or "",
             )
         case "parts":
             return PartsItem(

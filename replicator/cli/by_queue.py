@@ -137,14 +137,15 @@ class _Run:
 
 async def _items(settings: Settings, asked: ByQueue) -> AsyncIterator[Sequence[Item]]:
     """The work, in batches."""
+    about = settings.source.location
     async with keys_to_converge(settings, settings.keys, keys=asked.keys, inventory=asked.inventory) as batches:
         if batches is None:
             async with open_store(settings.source, concurrency=4) as source:
                 ranges = await cut_ranges(source, RANGES)
-            yield [RangeItem(settings.name, one.after, one.upto, asked.deep) for one in ranges]
+            yield [RangeItem(settings.name, one.after, one.upto, asked.deep, about) for one in ranges]
             return
         async for keys in batches:
-            yield list(keys_items(settings.name, keys))
+            yield list(keys_items(settings.name, keys, about))
 
 
 async def wait_until_empty(queues: Queues, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:

@@ -17,11 +17,15 @@ OUT_OF_TIME = "not finished in the time of this invocation: goes on when the mes
 
 @dataclass(frozen=True, slots=True)
 class KeyTask:
-    """Converge one key of a route. released: its delete may pass the brake. guess: the source's object, as told."""
+    """Converge one key of a route.
+
+    released: its delete may pass the brake. source: as in KeysItem. guess: the source's object, as told.
+    """
 
     route: str
     key: str
     released: bool = False
+    source: str = ""
     guess: Listed | None = field(default=None, compare=False)
 
 
@@ -97,7 +101,7 @@ def _read(message: QueueMessage, meant: Callable[[ChangedKey], Sequence[KeyTask]
 
 def _tasks_of(item: KeysItem | RangeItem | PartsItem) -> tuple[Task, ...]:
     if isinstance(item, KeysItem):
-        return tuple(KeyTask(item.route, key, item.released) for key in item.keys)
+        return tuple(KeyTask(item.route, key, item.released, item.source) for key in item.keys)
     return (item,)
 
 

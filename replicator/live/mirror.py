@@ -13,7 +13,7 @@ from replicator.bulk.report import NoReport, Report
 from replicator.converge import HELD
 from replicator.errors import AccessDenied, PoisonMessage, QueueError
 from replicator.events import ChangedKey, QueueMessage
-from replicator.items import Item, KeysItem, encode
+from replicator.items import Item, KeysItem, PartsItem, encode
 from replicator.live.batch import Handled, KeyTask, Task, handle_messages
 from replicator.live.brake import DeleteBrake, DeleteCounter
 from replicator.live.large import LEAST
@@ -135,6 +135,9 @@ class Mirror:
     async def _do(self, task: Task, seconds: float) -> list[Outcome]:
         if task.route not in self._routes:
             raise PoisonMessage(f"there is no route {task.route!r} here")
+        source = self._routes[task.route].source.location
+        if not isinstance(task, PartsItem) and task.source not in ("", source):
+            raise PoisonMessage(f"route {task.route!r} begins at {source} here, and {task.source} is meant")
         async with self._opened(task.route) as opened:
             try:
                 outcomes = await opened.work.do(task, seconds=seconds)

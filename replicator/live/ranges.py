@@ -17,6 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from replicator.bulk.plan import Plan
@@ -113,7 +114,7 @@ class _Work:
             raise TooLargeForNow(f"no key after {item.after!a} could be done in the time")
         await self._send_apart(1)
         if cut_short:
-            await ranges.send([RangeItem(item.route, self._done, scan.upto, item.deep)])
+            await ranges.send([replace(item, after=self._done, upto=scan.upto)])
 
     async def _sort_out(self, scan: Scan, stretch: Stretch) -> tuple[Counts, list[Row]]:
         sorted_out = self._ranges.sorter.sort_out(self._during, stretch)
@@ -195,5 +196,5 @@ class _Work:
             at = await find_split(self._ranges.source, scan.position, scan.upto)
             if at is None or not all([await honours_start(store, at) for store in self._ranges.targets]):
                 return
-            await self._ranges.send([RangeItem(self._item.route, at, scan.upto, self._item.deep)])
+            await self._ranges.send([replace(self._item, after=at, upto=scan.upto)])
             scan.shorten(at)

@@ -15,7 +15,7 @@ from replicator.live.settling import settle
 from replicator.logs import logger
 from replicator.queues.opening import Queues
 
-MOST_MESSAGES = 100
+MOST_MESSAGES = 10
 """Taken at once. SQS gives ten."""
 
 SECONDS = 300.0

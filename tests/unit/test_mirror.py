@@ -382,3 +382,22 @@ async def test_nothing_goes_on_when_handling_is_cancelled(world):
     assert asyncio.all_tasks() == {asyncio.current_task()}
     await world.mirror.close()
     assert world.closed == world.opened
+
+
+@pytest.mark.parametrize(
+    "item",
+    [RangeItem("other", source="s3://from/photos/"), KeysItem("other", ("a",), source="s3://from/")],
+)
+async def test_work_that_is_meant_for_another_source_is_not_done(item):
+    world = World()
+    (one,) = await world.handle(encode(item))
+    assert one.poison
+    assert "'other' begins at s3://another/ here, and s3://from/" in one.error
+    assert world.opened == []
+
+
+@pytest.mark.parametrize("item", [RangeItem("other", source="s3://another/"), KeysItem("other", ("a",))])
+async def test_work_that_is_meant_for_this_source_or_for_any_is_done(item):
+    world = World()
+    (one,) = await world.handle(encode(item))
+    assert (one.error, world.opened) == (None, ["other"])
