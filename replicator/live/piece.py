@@ -39,7 +39,7 @@ from replicator.errors import (
 )
 from replicator.items import Item, PartsItem
 from replicator.layout import find_cut
-from replicator.live.places import Place, at_each, is_probe, is_there, is_under_way, may_be_of, store_parts
+from replicator.live.places import Place, at_each, is_probe, is_there, is_under_way, store_parts
 from replicator.model import Listed, ObjectState, Observed
 from replicator.multipart import Part, composite_etag
 from replicator.parts import PartCopy, hold_parts_of
@@ -137,8 +137,7 @@ class _Piece:
         except NoSuchUpload:
             place.settled = True
             return
-        sizes = {part.number: part.size for part in self._item.parts}
-        place.etags = {n: one.etag for n, one in stored.items() if one.size == sizes.get(n, one.size)}
+        place.etags = {number: one.etag for number, one in stored.items()}
 
     async def _cut_up(self, places: Sequence[Place]) -> None:
         """Sends the pieces that some upload lacks; with the last part in any case, so that somebody completes it."""
@@ -236,19 +235,14 @@ class _Piece:
 
         Something that has just been begun for a newer version may be among it: it is begun again.
         """
-        item, target = self._item, place.publisher.target
-        for id in await target.list_uploads(item.key):
+        source, key, target = self._shared.source, self._item.key, place.publisher.target
+        for id in await target.list_uploads(key):
             with suppress(NoSuchUpload):
-                stored = await target.list_parts(item.key, id)
-                if not stored or is_probe(stored) or await self._is_ours(place, stored):
-                    await target.abort_upload(item.key, id)
-
-    async def _is_ours(self, place: Place, stored: dict[int, Listed]) -> bool:
-        """Where parts' ETags prove nothing, what may be of this version is taken for it: it is there already."""
-        if place.stamped:
-            return may_be_of(self._state, stored)
-        layout = (await find_cut(self._shared.source, self._item.key, self._state)).layout or ()
-        return await hold_parts_of(self._shared.source, self._item.key, self._state, stored, layout)
+                stored = await target.list_parts(key, id)
+                cut = await find_cut(source, key, self._state)
+                nothing = not stored or is_probe(stored)
+                if nothing or await hold_parts_of(source, key, self._state, stored, cut.layout or ()):
+                    await target.abort_upload(key, id)
 
 
 class _Outdated:

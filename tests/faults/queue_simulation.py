@@ -53,9 +53,8 @@ class Died(BaseException):
 class World:
     """The state of one run.
 
-    queue: messages that wait. ever: all that were sent. sent: number of PartsItems that were. named: ids of uploads
-    that were in one. left: ids of uploads that a bulk run left. faults: whether requests fail, workers die, and
-    messages come twice.
+    queue: messages that wait. ever: all that were sent. sent: number of PartsItems that were. named: (target, id) of
+    uploads that were in one. faults: whether requests fail, workers die, and messages come twice.
     """
 
     random: random.Random
@@ -63,8 +62,7 @@ class World:
     targets: list[Bucket] = field(default_factory=list)
     queue: list[str] = field(default_factory=list)
     ever: list[str] = field(default_factory=list)
-    named: set[str] = field(default_factory=set)
-    left: set[str] = field(default_factory=set)
+    named: set[tuple[str, str]] = field(default_factory=set)
     writing: bool = True
     in_flight: int = 0
     deliveries: int = 0
@@ -157,7 +155,7 @@ class Process:
             self.world.put(body)
             if isinstance(item, PartsItem):
                 self.world.sent += 1
-                self.world.named.update(id for _, id in item.uploads)
+                self.world.named.update(item.uploads)
         await self.step("SendMessage:answered", "")
 
     async def handle(self, body: str, seconds: float) -> bool:
@@ -225,7 +223,7 @@ def lose_upload(world: World) -> None:
 
 def leave_upload(world: World, key: str) -> None:
     """A bulk run that was killed has left an upload with some parts of the object."""
-    stored, bucket = world.source.objects.get(key), world.random.choice(world.targets)
+    stored, number_of_target = world.source.objects.get(key), world.random.randrange(len(world.targets))
     if stored is None or len(stored.parts) < 2:
         return
     offset, upload = 0, Upload(key, Write())
@@ -235,8 +233,8 @@ def leave_upload(world: World, key: str) -> None:
         if world.random.random() < 0.6:
             upload.parts[number], upload.etags[number] = data, hashlib.md5(data).hexdigest()
     if upload.parts:
-        bucket.uploads[id := f"bulk-{key}"] = upload
-        world.left.add(id)
+        id = f"bulk-{key}"
+        world.targets[number_of_target].uploads[id] = upload
         world.note("left", f"{id} {list(upload.parts)}")
 
 

@@ -46,11 +46,20 @@ def copy_tree(folder):
     return folder
 
 
+OURS = (
+    *("SOURCE_", "TARGET_", "ENDPOINT", "DELETE", "MAX_DELETES", "CONCURRENCY", "MEMORY_BYTES", "TRACING", "URLS_"),
+    *("QUEUE", "DEAD_LETTERS_URL", "HOLD_QUEUE_URL", "BRAKE_TABLE", "RECONCILE", "REPLICATOR_CONFIG", "MORE_", "KMS_"),
+)
+"""What the names of the variables begin with that the app carries into its package."""
+
+
 def chalice(folder, *words, **variables):
+    """The command, in an environment that has nothing of what the app carries into the package but SHELL."""
+    system = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     done = subprocess.run(
         [CHALICE, *words],
         cwd=folder / "syncer",
-        env={**os.environ, **SHELL, **variables},
+        env={**system, **SHELL, **variables},
         capture_output=True,
         text=True,
         timeout=SECONDS,

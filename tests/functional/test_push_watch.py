@@ -53,7 +53,9 @@ class Watching:
 
     def becomes(self, health, seconds=SECONDS):
         """Whether /healthz says so in that time; what it says."""
-        assert until(lambda: self.page("healthz")[0] == health, seconds), self.push.said()[-3000:]
+        ended = lambda: self.process.poll() is not None  # noqa: E731
+        assert until(lambda: ended() or self.page("healthz")[0] == health, seconds), self.push.said()[-3000:]
+        assert not ended(), (self.process.returncode, self.push.said()[-3000:])
         return self.page("healthz")[1]
 
 

@@ -34,8 +34,8 @@ OF_DIRECTORIES = st.binary().map(lambda name: name.decode("utf-8", "surrogateesc
 KEYS = OF_STORES | OF_DIRECTORIES
 PARTS = st.builds(Part, st.integers(1, MAX_PARTS), st.integers(0, 2**45), st.integers(1, MAX_PART))
 ITEMS = (
-    st.builds(KeysItem, KEYS, st.lists(KEYS, min_size=1).map(tuple), st.booleans())
-    | st.builds(RangeItem, KEYS, KEYS, st.none() | KEYS, st.booleans())
+    st.builds(KeysItem, KEYS, st.lists(KEYS, min_size=1).map(tuple), st.booleans(), KEYS)
+    | st.builds(RangeItem, KEYS, KEYS, st.none() | KEYS, st.booleans(), KEYS)
     | st.builds(
         PartsItem,
         KEYS,
@@ -53,7 +53,22 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
-FIELDS = ("route", "keys", "released", "after", "upto", "deep", "key", "etag", "uploads", "parts", "count", "stamped")
+FIELDS = (
+    "route",
+    "keys",
+    "released",
+    "after",
+    "upto",
+    "deep",
+    "key",
+    "etag",
+    "uploads",
+    "parts",
+    "count",
+    "stamped",
+    "exact",
+    "source",
+)
 LONGEST_KEYS = [
     "\x01" * LONGEST_KEY,
     "é" * (LONGEST_KEY // 2),
