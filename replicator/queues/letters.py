@@ -63,7 +63,8 @@ def _item(message: QueueMessage) -> Letter:
             end = "the end" if upto is None else ascii(upto)
             return Letter(message, Kind.RANGE, route, about=f"every key after {after!a} up to {end}")
         case PartsItem(route, key, parts=parts):
-            return Letter(message, Kind.PARTS, route, keys=(key,), about=f"{len(parts) or 'all'} parts of a large object")
+            about = f"{len(parts) or 'all'} parts of a large object"
+            return Letter(message, Kind.PARTS, route, keys=(key,), about=about)
 
 
 def _notification(message: QueueMessage) -> Letter:
