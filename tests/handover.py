@@ -1,7 +1,7 @@
 """The hand-over without a gap: a bucket that is written to at full speed is connected, migrated and mirrored, and both
 sides are equal at the end.
 
-    python -m tests.handover [SECONDS] [CHANGES A SECOND]
+    python -m tests.handover [SECONDS] [CHANGES A SECOND] [--no-persistent]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,8 +150,10 @@ def quantile(counted: Counted, share: float, histogram: str = "replicator_lag_se
     return below
 
 
-async def hand_over(here: Endpoint, there: Endpoint, state: Path, *, seconds: float, rate: float) -> Result:
-    """Runs all of it. seconds: for which the writer goes on when the migration has ended."""
+async def hand_over(
+    here: Endpoint, there: Endpoint, state: Path, *, seconds: float, rate: float, how: Sequence[str] = ()
+) -> Result:
+    """Runs all of it. seconds: for which the writer goes on when the migration has ended. how: options of connect."""
     source, target = new_bucket(here), new_bucket(there)
     variables = {
         "SOURCE_BUCKET": source,
@@ -173,7 +175,7 @@ async def hand_over(here: Endpoint, there: Endpoint, state: Path, *, seconds: fl
         ended = asyncio.Event()
         began = time.monotonic()
         writing = asyncio.create_task(writer.run(ended))
-        connected = await _command(variables, "connect", source, f"http://{HOST}:{events}/events?token={TOKEN}")
+        connected = await _command(variables, "connect", source, f"http://{HOST}:{events}/events?token={TOKEN}", *how)
         assert connected.returncode == 0, connected.stderr
         migrate = await _command(variables, "migrate", "--passes", "1")
         before = await _told(metrics)
@@ -225,14 +227,16 @@ async def _quiet(port: int) -> Counted:
 
 
 def main() -> None:
-    seconds, rate = (float(text) for text in [*sys.argv[1:], *["60", "200"][len(sys.argv) - 1 :]])
+    how = [text for text in sys.argv[1:] if text.startswith("--")]
+    given = [text for text in sys.argv[1:] if text not in how]
+    seconds, rate = (float(text) for text in [*given, *["60", "200"][len(given) :]])
     with tempfile.TemporaryDirectory(prefix="handover-") as name, ExitStack() as stack:
         state = Path(name)
         for place in ("here", "there", "state"):
             (state / place).mkdir()
         here = stack.enter_context(rgw.serve(state / "here"))
         there = stack.enter_context(rgw.serve(state / "there", name="there"))
-        result = asyncio.run(hand_over(here, there, state / "state", seconds=seconds, rate=rate))
+        result = asyncio.run(hand_over(here, there, state / "state", seconds=seconds, rate=rate, how=how))
         objects = len(boto_client(there).list_buckets()["Buckets"])
     print(
         f"{result.changes} changes in {result.seconds:.0f} s ({result.changes / result.seconds:.0f}/s): {result.kinds}"

@@ -232,9 +232,9 @@ def test_what_fails_again_at_once_does_not_go_round_for_ever(one_file):
     assert [one.reason for one in contents(one_file.dead_letters)] == ["failed again"] * 2
 
 
-def test_a_queue_without_dead_letters_is_named(moto_endpoint, capsys, monkeypatch):
-    with desk_of_sqs(moto_endpoint, capsys) as desk:
-        monkeypatch.delenv("DEAD_LETTERS_URL")
+def test_a_queue_without_dead_letters_is_named(moto_endpoint, capsys):
+    with desk_of_sqs(moto_endpoint, capsys) as desk, pytest.MonkeyPatch.context() as environment:
+        environment.delenv("DEAD_LETTERS_URL")  # and back before the desk takes it away
         for arguments in (["failures"], ["redrive", "--all"]):
             said = desk.run(*arguments)
             assert (said.code, said.out) == (2, "")

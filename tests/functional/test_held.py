@@ -304,9 +304,9 @@ def test_what_is_parked_after_the_question_is_not_released(one_file):
 # Queues that are not there
 
 
-def test_a_queue_without_a_hold_queue_is_named(moto_endpoint, capsys, monkeypatch):
-    with desk_of_sqs(moto_endpoint, capsys) as desk:
-        monkeypatch.delenv("HOLD_QUEUE_URL")
+def test_a_queue_without_a_hold_queue_is_named(moto_endpoint, capsys):
+    with desk_of_sqs(moto_endpoint, capsys) as desk, pytest.MonkeyPatch.context() as environment:
+        environment.delenv("HOLD_QUEUE_URL")  # and back before the desk takes it away
         for arguments in (["held"], ["release", "--all", "--yes"], ["discard", "--all", "--yes"]):
             said = desk.run(*arguments)
             assert (said.code, said.out) == (2, "")
