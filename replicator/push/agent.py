@@ -103,7 +103,8 @@ class Agent:
         """Until the first file that is known is settled, or one that changes now."""
         seconds = max(LEAST_PAUSE, min(due - time.time(), self._every))
         with suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await changed.wait()
             await asyncio.sleep(max(LEAST_PAUSE, min(settle, due - time.time())))
 
     async def _listen(self, changed: asyncio.Event) -> None:

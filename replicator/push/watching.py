@@ -130,7 +130,8 @@ class Watch:
         due = self._pending.next() if len(self._busy) < self._hands else None
         self._something.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._something.wait(), None if due is None else max(0.0, due - self._clock()))
+            async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                await self._something.wait()
 
     async def _listen(self) -> None:
         """Takes in hints; when the watch breaks, begins it anew and has everything looked at."""
@@ -188,7 +189,8 @@ class Watch:
             await self._sleep(LEAST_BETWEEN if problem is None else pause(failures))
             if problem is None or isinstance(problem, Refused):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._look_now.wait(), self._blind_pause if self._blind else self._every)
+                    async with asyncio.timeout(self._blind_pause if self._blind else self._every):
+                        await self._look_now.wait()
 
     async def _look(self) -> Exception | None:
         """Looks at everything once; what came in between, which is logged."""

@@ -151,7 +151,7 @@ def test_a_list_of_keys_is_sent_as_it_is(world):
     keys.write_text("a\nnot there\n")
     done = world.migrate("--keys", keys, "--no-wait")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert world.items() == [KeysItem("default", ("a", "not there"))]
+    assert world.items() == [KeysItem("default", ("a", "not there"), source="s3://from/")]
     with world.serving():
         assert world.migrate("--keys", keys).returncode == 0
     assert world.target.objects == {"a": b"1"}
@@ -230,7 +230,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_work_to_the_workers(world, 
         said = process.communicate(timeout=MINUTES)[1]
     assert process.returncode == 130
     assert said == "replicator: stopped waiting; the workers go on with the 1 work items that were sent\n"
-    assert world.items() == [RangeItem("default")]
+    assert world.items() == [RangeItem("default", source="s3://from/")]
 
 
 # What is refused
