@@ -13,47 +13,55 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
 from replicator import __version__
-from replicator.cli.connect import connect, disconnect
-from replicator.cli.failures import failures, redrive
-from replicator.cli.held import discard, held, release
 from replicator.cli.loop import EXIT_INTERRUPTED
-from replicator.cli.ls import ls
-from replicator.cli.migrate import migrate
-from replicator.cli.presign import presign
-from replicator.cli.push import push
-from replicator.cli.serve import serve
-from replicator.cli.verify import verify
 from replicator.errors import ConfigurationError, Refused, ReplicatorError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+VERBS = {
+    "connect": "connect",
+    "disconnect": "connect",
+    "discard": "held",
+    "failures": "failures",
+    "held": "held",
+    "ls": "ls",
+    "migrate": "migrate",
+    "presign": "presign",
+    "push": "push",
+    "redrive": "failures",
+    "release": "held",
+    "serve": "serve",
+    "verify": "verify",
+}
+"""The module of each verb. Only the one that was asked for is imported: all together cost as much as the start."""
+
+
+class Verbs(click.Group):
+    """The verbs, each imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(import_module(f"replicator.cli.{VERBS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="replicator")
 def cli() -> None:
     """Copies and mirrors buckets between any S3-compatible endpoints.
 
     A location is s3://BUCKET/PREFIX, BUCKET/PREFIX, or NAME:BUCKET/PREFIX for an endpoint of replicator.toml.
     """
-
-
-cli.add_command(connect)
-cli.add_command(disconnect)
-cli.add_command(discard)
-cli.add_command(failures)
-cli.add_command(held)
-cli.add_command(ls)
-cli.add_command(migrate)
-cli.add_command(presign)
-cli.add_command(serve)
-cli.add_command(push)
-cli.add_command(redrive)
-cli.add_command(release)
-cli.add_command(verify)
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import NamedTuple
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
-from xml.sax.saxutils import escape
 
 from replicator.listed import ListedPage, timestamp
 from replicator.model import Listed, Tags
@@ -182,16 +182,20 @@ def parse_tags(document: bytes) -> Tags | None:
     return tuple(sorted((pair.get("Key", ""), pair.get("Value", "")) for pair in pairs))
 
 
+def _text(value: str) -> str:
+    return escape(value, quote=False)  # xml.sax.saxutils has one too, and brings an HTTP client along: 8 ms
+
+
 def tagging(tags: Tags) -> bytes:
     """A Tagging document."""
-    items = "".join(f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in tags)
+    items = "".join(f"<Tag><Key>{_text(key)}</Key><Value>{_text(value)}</Value></Tag>" for key, value in tags)
     return f"<Tagging><TagSet>{items}</TagSet></Tagging>".encode()
 
 
 def complete_multipart(etags: Sequence[str]) -> bytes:
     """A CompleteMultipartUpload document for the parts 1..n."""
     parts = "".join(
-        f'<Part><PartNumber>{number}</PartNumber><ETag>"{escape(etag)}"</ETag></Part>'
+        f'<Part><PartNumber>{number}</PartNumber><ETag>"{_text(etag)}"</ETag></Part>'
         for number, etag in enumerate(etags, start=1)
     )
     return f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()

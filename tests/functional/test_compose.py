@@ -86,7 +86,7 @@ def test_the_live_mirror_that_is_commented_out_is_a_service_like_the_others():
     with_mirror = yaml.safe_load(source)
     mirror = with_mirror["services"]["mirror"]
     verb, *arguments = mirror["command"]
-    command = cli.commands[verb]
+    command = cli.get_command(click.Context(cli), verb)
     values, rest, _ = command.make_parser(click.Context(command)).parse_args(args=arguments)
     assert (rest, values["queue"]) == ([], "/var/lib/replicator/queue.db")
     assert mirror["read_only"]
@@ -174,7 +174,7 @@ def test_the_catalogue_is_reached_by_those_who_need_it_and_from_nowhere_else():
 @pytest.mark.parametrize("name", OURS)
 def test_the_command_takes_the_options_that_a_service_gives(name):
     verb, *arguments = SERVICES[name]["command"]
-    command = cli.commands[verb]
+    command = cli.get_command(click.Context(cli), verb)
     values, rest, _ = command.make_parser(click.Context(command)).parse_args(args=arguments)
     assert rest == []
     assert ":9108" in values.values()

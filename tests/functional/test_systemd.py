@@ -65,7 +65,7 @@ def words(name):
 def test_the_command_takes_the_options_that_a_service_gives(name):
     program, verb, *arguments = words(name)
     assert program == COMMAND
-    command = cli.commands[verb]
+    command = cli.get_command(click.Context(cli), verb)
     values, rest, _ = command.make_parser(click.Context(command)).parse_args(args=arguments)
     assert rest == []
     assert values.get("watch", False) is (name == "replicator-watch@.service")
@@ -105,7 +105,7 @@ def test_a_mirror_starts_again_after_a_failure_but_not_with_settings_that_are_wr
 def options_of_serve():
     program, verb, *arguments = words(SERVE)
     assert (program, verb) == (COMMAND, "serve")
-    command = cli.commands[verb]
+    command = cli.get_command(click.Context(cli), verb)
     return command.make_parser(click.Context(command)).parse_args(args=arguments)
 
 
