@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import boto3
 
-from tests.benchmarks.buckets import SOURCE, Targets, fill
+from tests.benchmarks.buckets import SOURCE, Targets, fill, key_of
 from tests.benchmarks.field import Field
+from tests.benchmarks.lambda_events import write_batches
 from tests.benchmarks.measure import Bench, Peer, Prepared, alternate
 from tests.benchmarks.tables import Result
 from tests.servers import Endpoint, moto, rclone
@@ -20,15 +22,22 @@ EVENTS, POISON = 10_000, 50
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """The handler in a process of its own, fed with events; its queue settles what failed."""
+    """The handler in a process of its own, fed with events; its queue settles what failed.
+
+    batches: a file for the events.
+    """
 
     field: Field
     sqs: Endpoint
+    batches: Path
 
     def peer(self) -> Peer:
         def prepare(number: int) -> Prepared:
             arn = self._queue(f"changes-{number}")
-            command = [sys.executable, "-m", "tests.benchmarks.lambda_events", str(OBJECTS), str(EVENTS), str(POISON)]
+            write_batches(
+                self.batches, bucket=SOURCE, key_of=key_of, objects=OBJECTS, events=EVENTS, poison=POISON, arn=arn
+            )
+            command = [sys.executable, "-m", "tests.benchmarks.lambda_events", str(self.batches)]
             keys = {
                 f"{side}_{name}": value
                 for side, endpoint in (("SOURCE", self.field.here), ("TARGET", self.field.there))
@@ -45,7 +54,7 @@ class Handler:
                 "AWS_SECRET_ACCESS_KEY": self.sqs.secret_key,
                 "AWS_DEFAULT_REGION": self.sqs.region,
             }
-            return [*command, arn], {**keys, **buckets, **sqs}
+            return command, {**keys, **buckets, **sqs}
 
         return Peer("events through the Lambda's handler", prepare, OBJECTS)
 
@@ -69,7 +78,7 @@ def events(bench: Bench) -> Iterator[Result]:
     ):
         fill(here, OBJECTS, SIZE)
         field = Field(here=here, there=there, target=Targets(there), work=OBJECTS)
-        peers = [field.ours("--processes 1"), Handler(field, sqs).peer()]
+        peers = [field.ours("--processes 1"), Handler(field, sqs, bench.folder("events") / "batches").peer()]
         alternate(peers, bench.runs)
         title = f"{OBJECTS:,} objects of {SIZE // 1024} KiB: a bulk run, and {EVENTS:,} events about them, some twice"
         yield Result("events", f"{title}, {POISON} poison", "objects", peers)

@@ -1,6 +1,6 @@
-"""Gives the Lambda's handler as many events as it is told, ten at a time, as SQS does: duplicates, no order, poison.
+"""Events as the Lambda gets them: duplicates, no order, poison.
 
-python -m tests.benchmarks.lambda_events OBJECTS EVENTS POISON QUEUE_ARN
+python -m tests.benchmarks.lambda_events FILE    gives the handler every batch of a file, as Lambda's runtime does
 """
 
 from __future__ import annotations
@@ -9,16 +9,27 @@ import json
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from pathlib import Path
 
-from tests.benchmarks.buckets import key_of
 from tests.lambda_pump import Context, load_app
 
 BATCH = 10
 SECONDS = 300.0
 
 
-def bodies(bucket: str, objects: int, events: int, poison: int) -> list[str]:
+def write_batches(
+    path: Path, *, bucket: str, key_of: Callable[[int], str], objects: int, events: int, poison: int, arn: str
+) -> None:
+    """Writes a batch of messages to a line."""
+    told = _bodies(bucket, key_of, objects, events, poison)
+    with path.open("w") as file:
+        for start in range(0, len(told), BATCH):
+            records = [_message(start + n, body, arn) for n, body in enumerate(told[start : start + BATCH])]
+            file.write(json.dumps({"Records": records}) + "\n")
+
+
+def _bodies(bucket: str, key_of: Callable[[int], str], objects: int, events: int, poison: int) -> list[str]:
     """Every object at least once, some twice or more, and messages that mean nothing, in no order."""
     draw = random.Random(5)
     numbers = [*range(objects), *(draw.randrange(objects) for _ in range(events - objects - poison))]
@@ -34,33 +45,26 @@ def _told(bucket: str, key: str) -> str:
     return json.dumps({"Records": [record]})
 
 
-def batches(told: list[str], arn: str) -> Iterator[dict[str, object]]:
-    for start in range(0, len(told), BATCH):
-        yield {
-            "Records": [
-                {
-                    "messageId": str(start + n),
-                    "receiptHandle": str(start + n),
-                    "body": body,
-                    "attributes": {"ApproximateReceiveCount": "1"},
-                    "eventSource": "aws:sqs",
-                    "eventSourceARN": arn,
-                    "awsRegion": "us-east-1",
-                }
-                for n, body in enumerate(told[start : start + BATCH])
-            ]
-        }
+def _message(number: int, body: str, arn: str) -> dict[str, object]:
+    return {
+        "messageId": str(number),
+        "receiptHandle": str(number),
+        "body": body,
+        "attributes": {"ApproximateReceiveCount": "1"},
+        "eventSource": "aws:sqs",
+        "eventSourceARN": arn,
+        "awsRegion": "us-east-1",
+    }
 
 
 def main() -> None:
-    objects, events, poison = (int(text) for text in sys.argv[1:4])
     app = load_app(os.environ)
-    told = bodies(os.environ["SOURCE_BUCKET"], objects, events, poison)
-    for event in batches(told, sys.argv[4]):
-        try:
-            app.mirror(event, Context(SECONDS))
-        except app.SomeMessagesFailed:
-            continue
+    with Path(sys.argv[1]).open() as file:
+        for line in file:
+            try:
+                app.mirror(json.loads(line), Context(SECONDS))
+            except app.SomeMessagesFailed:
+                continue
 
 
 if __name__ == "__main__":
