@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from replicator.sizes import bytes_in_words, unit_of
+
 MOST_SAMPLES = 600
 MOST_INTERVALS = 100
 """More than three units to an interval: anything finer is noise, and a very short one would look like a peak."""
@@ -20,7 +22,6 @@ FOOT = HEIGHT - BOTTOM
 
 BAR_LEFT, BAR_ROOM, BAR_STEP = 112, 156, 22
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 DAY = 86400.0
 TIME_UNITS = ((DAY, "d"), (3600, "h"), (60, "min"), (0, "s"))
 TIME_STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, DAY)
@@ -142,7 +143,7 @@ def throughput(points: Sequence[Sample]) -> list[LineChart]:
     if not any(span.objects or span.bytes for span in spans):
         return []
     of_bytes, of_objects = [span.bytes for span in spans], [span.objects for span in spans]
-    unit = _unit(max(of_bytes))
+    unit = unit_of(max(of_bytes))
     return [
         _chart("bytes", "Bytes per second", spans, of_bytes, unit, bytes_in_words),
         _chart("objects", "Objects per second", spans, of_objects, ("", 1), rate_in_words),
@@ -226,18 +227,6 @@ def _round_step(rough: float) -> float:
     return next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= rough * (1 - 1e-9))
 
 
-def _unit(size: float) -> tuple[str, int]:
-    """The name and the bytes of the largest unit that is not above."""
-    power = next((power for power in reversed(range(len(UNITS))) if size >= 1024**power), 0)
-    return UNITS[power], 1024**power
-
-
-def bytes_in_words(size: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    name, unit = _unit(size)
-    return f"{size / unit:,.0f} B" if unit == 1 else f"{size / unit:,.1f} {name}"
-
-
 def rate_in_words(objects: float) -> str:
     """1234.5 -> "1,234 objects"; below ten, where it matters, with two digits."""
     return f"{objects:,.0f} objects" if objects >= 10 else f"{objects:.2g} objects"
@@ -256,7 +245,7 @@ def bucket_label(bucket: int) -> str:
         return "0 B"
     if bucket == 1:
         return "1 B – 1 KiB"
-    lower, upper = (f"{size // _unit(size)[1]} {_unit(size)[0]}" for size in (4 ** (bucket + 3), 4 ** (bucket + 4)))
+    lower, upper = (f"{size // unit_of(size)[1]} {unit_of(size)[0]}" for size in (4 ** (bucket + 3), 4 ** (bucket + 4)))
     return f"≥ {lower}" if bucket == BUCKETS - 1 else f"{lower} – {upper}"
 
 

@@ -51,9 +51,9 @@ def presign(
     """
     seconds = int(parse_duration(expires, "--expires"))
     side, key = _object(location, role, config, options)
-    from replicator.s3.presigning import presign as sign  # loads the signer: only where something is signed
+    from replicator.s3.presigning import Presigner  # loads the signer: only where something is signed
 
-    click.echo(sign(side, key, method=method, expires=seconds, download_as=download_as))
+    click.echo(Presigner(side).presign(key, method=method, expires=seconds, download_as=download_as))
     return 0
 
 

@@ -162,10 +162,11 @@ async def _watched(metrics_at: str | None) -> AsyncIterator[tuple[Watched, list[
         return
     from replicator.metrics import Metrics
     from replicator.web.listen import parse_listen
-    from replicator.web.pages import serve_metrics
+    from replicator.web.pages import metrics_application
+    from replicator.web.server import serve
 
     metrics = Metrics()
-    async with serve_metrics(parse_listen(metrics_at, "--metrics"), metrics):
+    async with serve(parse_listen(metrics_at, "--metrics"), metrics_application(metrics)):
         watched = Watched(
             events=metrics.watched,
             pending=metrics.pending,

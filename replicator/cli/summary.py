@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from replicator.bulk.pricing import Requests, internet_price, region_price
 from replicator.bulk.tally import Tally
-from replicator.cli.table import human_bytes, print_table
+from replicator.cli.table import print_table
 from replicator.model import Deletes, Did
+from replicator.sizes import bytes_in_words
 
 Rows = list[tuple[str, str]]
 
@@ -23,10 +24,10 @@ def summary_of(tally: Tally, deletes: Deletes, seconds: float) -> Rows:
         rows.append(("throttled requests", f"{tally.throttled:,}"))
     return rows + [
         ("failed", f"{tally.failed:,}"),
-        ("bytes", human_bytes(tally.bytes)),
+        ("bytes", bytes_in_words(tally.bytes)),
         ("passes", str(tally.passes)),
         ("seconds", f"{seconds:.1f}"),
-        ("rate", f"{tally.written / seconds:,.0f} objects/s, {human_bytes(tally.bytes / seconds)}/s"),
+        ("rate", f"{tally.written / seconds:,.0f} objects/s, {bytes_in_words(tally.bytes / seconds)}/s"),
     ]
 
 
@@ -40,7 +41,7 @@ def print_summary(title: str, rows: Rows, *, requests: Requests | None, listed: 
 
 def _costs(requests: Requests) -> Rows:
     return [
-        ("to copy", f"{requests.copies:,} objects, {human_bytes(requests.bytes)}"),
+        ("to copy", f"{requests.copies:,} objects, {bytes_in_words(requests.bytes)}"),
         ("GET and HEAD requests", f"{requests.reads:,}"),
         ("PUT, COPY, POST and LIST requests", f"{requests.writes:,}"),
         ("DELETE requests", f"{requests.deletes:,}"),

@@ -23,12 +23,3 @@ def print_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     print(title)
     for name, value in rows:
         print(f"  {name:<{width}}  {value}")
-
-
-def human_bytes(size: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

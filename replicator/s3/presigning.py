@@ -25,18 +25,6 @@ KEYS_LAST = 300.0
 """Seconds for which keys are taken to be good: botocore's chain hands out none that expires much sooner."""
 
 
-def presign(side: Side, key: str, *, method: Method, expires: int, download_as: str | None = None) -> str:
-    """A URL that gets or puts one object for `expires` seconds, 7 days at the most. Raises ConfigurationError.
-
-    key: below the side's prefix; goes into the path byte for byte, "./", "../" and "//" included, which browsers and
-    curl (without --path-as-is) tidy up before they ask: such a URL is for programs that leave a path alone.
-    download_as: the name under which a browser saves the object; only for get.
-
-    With temporary credentials (of a role, of SSO, of a Lambda) the URL ends when they do, however long it was to last.
-    """
-    return Presigner(side).presign(key, method=method, expires=expires, download_as=download_as)
-
-
 class Presigner:
     """Presigns URLs of one side, for as long as a process lives: its keys are fetched anew every five minutes.
 
@@ -57,7 +45,15 @@ class Presigner:
         self._fetched = clock()
 
     def presign(self, key: str, *, method: Method, expires: int, download_as: str | None = None) -> str:
-        """As the function `presign`. Blocks while keys are fetched: call it in a thread where that matters."""
+        """A URL that gets or puts one object for `expires` seconds, 7 days at the most. Raises ConfigurationError.
+
+        key: below the side's prefix; goes into the path byte for byte, "./", "../" and "//" included, which browsers
+        and curl (without --path-as-is) tidy up before they ask: such a URL is for programs that leave a path alone.
+        download_as: the name under which a browser saves the object; only for get.
+
+        With temporary credentials (of a role, of SSO, of a Lambda) the URL ends when they do, however long it was to
+        last. Blocks while keys are fetched: call it in a thread where that matters.
+        """
         if not 1 <= expires <= LONGEST:
             raise ConfigurationError(f"a URL cannot be valid for {expires} seconds: from 1s to 7d is what S3 takes")
         if download_as is not None and method != "get":

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from aiohttp import web
 
 from replicator.metrics import Metrics
-from replicator.web.listen import Listen
-from replicator.web.server import new_application, serve
+from replicator.web.server import new_application
 
 
 def add_health(app: web.Application, metrics: Metrics) -> None:
@@ -35,10 +31,3 @@ def metrics_application(metrics: Metrics) -> web.Application:
     app.router.add_get("/metrics", show)
     add_health(app, metrics)
     return app
-
-
-@asynccontextmanager
-async def serve_metrics(listen: Listen, metrics: Metrics) -> AsyncIterator[None]:
-    """Shows metrics and health as long as the block lasts. Raises ConfigurationError when the address is taken."""
-    async with serve(listen, metrics_application(metrics)):
-        yield

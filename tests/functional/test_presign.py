@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from replicator.errors import ConfigurationError
-from replicator.s3.presigning import KEYS_LAST, Presigner, presign
+from replicator.s3.presigning import KEYS_LAST, Presigner
 from replicator.sides import Side
 from replicator.urls import UrlPolicy
 from tests.awkward import AWKWARD_KEYS
@@ -70,25 +70,25 @@ def test_an_object_of_any_key_is_put_and_got(endpoint, bucket, client, key):
     if endpoint.name == "moto" and "\n" in key:
         pytest.skip("moto finds no route for a path with a line break")
     side, data = side_of(endpoint, bucket), f"data of {key}".encode()
-    status, _, said = ask(presign(side, key, method="put", expires=60), "PUT", data)
+    status, _, said = ask(Presigner(side).presign(key, method="put", expires=60), "PUT", data)
     assert status == 200, said
     listed = client.list_objects_v2(Bucket=bucket).get("Contents", [])
     assert key in {entry["Key"] for entry in listed}
-    assert ask(presign(side, key, method="get", expires=60))[::2] == (200, data)
+    assert ask(Presigner(side).presign(key, method="get", expires=60))[::2] == (200, data)
     client.delete_object(Bucket=bucket, Key=key)
 
 
 def test_a_key_is_below_the_prefix_of_its_side(endpoint, bucket, client):
     client.put_object(Bucket=bucket, Key="a dir/key", Body=b"below")
     below = side_of(endpoint, bucket, prefix="a dir/")
-    assert ask(presign(below, "key", method="get", expires=60))[::2] == (200, b"below")
+    assert ask(Presigner(below).presign("key", method="get", expires=60))[::2] == (200, b"below")
 
 
 @pytest.mark.parametrize("name", ["plain.pdf", 'a "b"; 5%.pdf', "übung & 日本.pdf", "plus+and=.pdf"])
 def test_the_name_of_a_download_comes_back_in_a_header(endpoint, bucket, client, name):
     client.put_object(Bucket=bucket, Key="download", Body=b"x")
     side = side_of(endpoint, bucket)
-    status, headers, _ = ask(presign(side, "download", method="get", expires=60, download_as=name))
+    status, headers, _ = ask(Presigner(side).presign("download", method="get", expires=60, download_as=name))
     assert status == 200
     encoded = re.fullmatch(r"attachment; filename=\".*\"; filename\*=UTF-8''(.*)", headers["Content-Disposition"])
     assert unquote(encoded[1]) == name
@@ -99,38 +99,38 @@ def test_the_name_of_a_download_comes_back_in_a_header(endpoint, bucket, client,
 
 @pytest.mark.parametrize(("signed", "tried"), [("get", "PUT"), ("put", "GET"), ("get", "DELETE"), ("put", "DELETE")])
 def test_a_url_is_for_one_method(rgw_side, signed, tried):
-    url = presign(rgw_side, "key", method=signed, expires=60)
+    url = Presigner(rgw_side).presign("key", method=signed, expires=60)
     assert ask(url, tried, b"other" if tried == "PUT" else None)[0] == 403
-    assert ask(presign(rgw_side, "key", method="get", expires=60))[::2] == (200, b"data")
+    assert ask(Presigner(rgw_side).presign("key", method="get", expires=60))[::2] == (200, b"data")
 
 
 @pytest.mark.parametrize("method", ["get", "put"])
 def test_a_url_ends_when_it_was_said_to(rgw_side, method):
-    url = presign(rgw_side, "expiring", method="put", expires=1)
-    url = url if method == "put" else presign(rgw_side, "key", method="get", expires=1)
+    url = Presigner(rgw_side).presign("expiring", method="put", expires=1)
+    url = url if method == "put" else Presigner(rgw_side).presign("key", method="get", expires=1)
     time.sleep(2.5)
     status, _, said = ask(url, method.upper(), b"late" if method == "put" else None)
     assert status == 403, said
-    assert ask(presign(rgw_side, "expiring", method="get", expires=60))[0] == 404
+    assert ask(Presigner(rgw_side).presign("expiring", method="get", expires=60))[0] == 404
 
 
 @pytest.mark.parametrize("change", [("/key?", "/kex?"), ("X-Amz-Expires=60", "X-Amz-Expires=6000"), ("a.pdf", "b.pdf")])
 def test_a_url_that_was_changed_is_refused(rgw_side, change):
-    url = presign(rgw_side, "key", method="get", expires=60, download_as="a.pdf")
+    url = Presigner(rgw_side).presign("key", method="get", expires=60, download_as="a.pdf")
     assert ask(url)[0] == 200
     assert ask(url.replace(*change))[0] == 403
 
 
 def test_another_key_signs_in_vain(rgw_side, rgw_endpoint):
     wrong = side_of(rgw_endpoint, rgw_side.bucket, secret_access_key="guessed")
-    assert ask(presign(wrong, "key", method="get", expires=60))[0] == 403
+    assert ask(Presigner(wrong).presign("key", method="get", expires=60))[0] == 403
 
 
 # What is signed, and with what
 
 
 def test_at_aws_the_bucket_is_in_the_host_and_the_region_in_the_signature():
-    url = urlsplit(presign(AWS, "a/b c", method="get", expires=604800))
+    url = urlsplit(Presigner(AWS).presign("a/b c", method="get", expires=604800))
     assert (url.scheme, url.netloc, url.path) == ("https", "the-bucket.s3.us-east-1.amazonaws.com", "/a/b%20c")
     query = parse_qs(url.query)
     assert query["X-Amz-Algorithm"] == ["AWS4-HMAC-SHA256"]
@@ -152,12 +152,12 @@ def test_the_address_is_the_one_that_the_data_goes_to(more, begin):
     side = Side(
         **{name: getattr(AWS, name) for name in ("role", "bucket", "access_key_id", "secret_access_key")} | more
     )
-    assert presign(side, "key", method="get", expires=1).startswith(begin)
+    assert Presigner(side).presign("key", method="get", expires=1).startswith(begin)
 
 
 def test_the_token_of_temporary_keys_is_part_of_the_url_and_the_secret_is_not():
     side = Side(role="target", bucket="bbb", access_key_id="id", secret_access_key="hush", session_token="a+token/=")
-    url = presign(side, "key", method="get", expires=1)
+    url = Presigner(side).presign("key", method="get", expires=1)
     assert parse_qs(urlsplit(url).query)["X-Amz-Security-Token"] == ["a+token/="]
     assert "hush" not in url
 
@@ -175,7 +175,7 @@ def test_the_token_of_temporary_keys_is_part_of_the_url_and_the_secret_is_not():
 )
 def test_what_cannot_be_signed_is_refused(key, more, word):
     with pytest.raises(ConfigurationError, match=word):
-        presign(AWS, key, **{"method": "get", "expires": 60, **more})
+        Presigner(AWS).presign(key, **{"method": "get", "expires": 60, **more})
 
 
 def test_keys_are_fetched_anew_for_who_presigns_for_long():

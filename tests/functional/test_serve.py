@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from replicator.errors import ConfigurationError
 from replicator.metrics import Metrics
 from replicator.web.listen import Listen
-from replicator.web.pages import serve_metrics
+from replicator.web.pages import metrics_application
+from replicator.web.server import serve
 from tests.functional.test_presign import ask, side_of
 from tests.runs import ROOT, SECONDS
 from tests.servers.base import HOST, free_port, free_ports, http_answers
@@ -139,7 +140,7 @@ def test_a_port_alone_is_every_address_of_the_machine():
 
 async def test_what_is_not_well_is_told_with_its_reason():
     port, metrics = free_port(), Metrics()
-    async with serve_metrics(Listen(HOST, port), metrics):
+    async with serve(Listen(HOST, port), metrics_application(metrics)):
         for reason, status in ((None, 200), ("the folder is gone", 503), (None, 200)):
             metrics.healthy(reason)
             answer = await asyncio.to_thread(get, port, "/healthz")
@@ -150,9 +151,9 @@ async def test_what_is_not_well_is_told_with_its_reason():
 
 async def test_a_server_on_a_taken_port_says_so_and_the_first_goes_on():
     listen = Listen(HOST, free_port())
-    async with serve_metrics(listen, Metrics()):
+    async with serve(listen, metrics_application(Metrics())):
         with pytest.raises(ConfigurationError, match=f"{listen}: Address already in use"):
-            async with serve_metrics(listen, Metrics()):
+            async with serve(listen, metrics_application(Metrics())):
                 raise AssertionError("two on one port")
         assert (await asyncio.to_thread(get, listen.port, "/healthz"))[0] == 200
 
