@@ -90,6 +90,7 @@ class Converger:
     now: seconds since the epoch.
     trash: prefix at the targets that takes what is deleted, "" for none.
     may_delete: asked before the deletes of a key, if given; what it does not allow is an outcome HELD.
+    check_replace: asked before an object is replaced by other bytes, if given; raises a StoreError if it must not be.
     hand_out: takes large objects off our hands, if given.
     """
 
@@ -104,6 +105,7 @@ class Converger:
         resume_from: int = RESUME_FROM,
         trash: str = "",
         may_delete: Callable[[str], Awaitable[bool]] | None = None,
+        check_replace: Callable[[str], Awaitable[None]] | None = None,
         hand_out: HandOut | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
@@ -115,6 +117,7 @@ class Converger:
         copier = Copier(source, budget=budget or ByteBudget(256 * MiB), resume_from=resume_from)
         self._applier = Applier(copier, trash=trash)
         self._may_delete = may_delete
+        self._check_replace = check_replace
         self._hand_out = hand_out
         self._clock = clock
         self._now = now
@@ -265,6 +268,8 @@ class Converger:
                 if one.action.do is Do.DELETE and allowed is None and self._may_delete is not None:
                     allowed = await self._may_delete(key)
                 if one.action.do is Do.COPY:
+                    if target is not None and self._check_replace is not None:
+                        await self._check_replace(key)
                     copies.append(one)
                 elif one.action.do is Do.DELETE and not allowed:
                     one.did = Did.HELD

@@ -32,7 +32,8 @@ class Side:
 
     role: for messages. prefix: "" or ends with "/". endpoint: None for AWS. secret_id: of a secret in Secrets Manager
     that holds the keys. ca_bundle: file of certificates to trust. storage_classes: what a target wants for those of the
-    source. Secrets are not shown by repr.
+    source. name: of the endpoint in replicator.toml, "" for none. setting: what gave the location, for messages.
+    Secrets are not shown by repr.
     """
 
     role: Role
@@ -48,12 +49,13 @@ class Side:
     secret_id: str | None = None
     ca_bundle: str | None = None
     storage_classes: StorageClasses = AS_AT_THE_SOURCE
-    prefix_of_variables: str = ""
+    name: str = ""
+    setting: str = field(default="", compare=False)
 
     @property
     def variables(self) -> str:
         """What the names of this side's variables begin with: SOURCE, TARGET, or the name of its endpoint."""
-        return self.prefix_of_variables or self.role.upper()
+        return _variables_begin(self.name or self.role)
 
     @property
     def location(self) -> str:
@@ -100,7 +102,7 @@ def note_side(
         if table is None:
             return None
         fields.update(table)
-    own = (name or role).upper().replace("-", "_") + "_"
+    own = f"{_variables_begin(name or role)}_"
     variables = _variables(role, own)
     has_own_keys = any(environment.get(variables[attribute][0], "").strip() for attribute in _KEYS)
     for attribute, candidates in variables.items():
@@ -121,9 +123,14 @@ def note_side(
         bucket=bucket,
         prefix=prefix,
         storage_classes=classes,
-        prefix_of_variables=own[:-1],
+        name=name or "",
+        setting=variable,
         **fields,  # type: ignore[arg-type]
     )
+
+
+def _variables_begin(name: str) -> str:
+    return name.upper().replace("-", "_")
 
 
 def _note_classes(role: Role, name: str, environment: Mapping[str, str], faults: list[str]) -> StorageClasses:
@@ -272,6 +279,17 @@ def overlap(one: Side, other: Side) -> bool:
     """Whether there are keys that belong to both."""
     nested = one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix)
     return nested and same_bucket(one, other)
+
+
+def names_of(targets: Sequence[Side]) -> list[str]:
+    """What each is called in outcomes: its location; with its endpoint's name where another one has that location."""
+    locations = [side.location for side in targets]
+    return [
+        side.location
+        if locations.count(side.location) == 1
+        else f"{side.name or side.role}:{side.bucket}/{side.prefix}"
+        for side in targets
+    ]
 
 
 def same_bucket(one: Side, other: Side) -> bool:

@@ -40,7 +40,9 @@ def parse_max_delete(text: str) -> MaxDelete:
     return MaxDelete(objects=int(number[1])) if number[1] else MaxDelete(percent=float(number[2]))
 
 
-def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: MaxDelete, *, before: int = 0) -> None:
+def check_deletes(
+    counts: Counts, targets: Sequence[str], source: str, limit: MaxDelete, *, before: Sequence[int] = ()
+) -> None:
     """Raises Refused if what a run has seen speaks against deleting what only the targets list.
 
     | the source lists | only at a target                      | deletes          |
@@ -51,7 +53,7 @@ def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: Ma
     | something        | more than the limit at some target    | refused, for all |
 
     counts: of the whole pass, all of whose listings have come to their end. before: objects that earlier passes of the
-    run deleted at each target: the limit is the run's.
+    run deleted at each target, if there were any: the limit is the run's.
     """
     if not any(counts.extra):
         return
@@ -61,11 +63,12 @@ def check_deletes(counts: Counts, targets: Sequence[str], source: str, limit: Ma
             "source's bucket and prefix, or that the folder is mounted; to empty a target on purpose, delete its "
             "objects there"
         )
-    for name, extra, objects in zip(targets, counts.extra, counts.targets, strict=True):
-        if extra and not limit.allows(before + extra, before + objects):
+    gone = before or [0] * len(targets)
+    for name, extra, objects, deleted in zip(targets, counts.extra, counts.targets, gone, strict=True):
+        if extra and not limit.allows(deleted + extra, deleted + objects):
             share = 100 * extra / objects
-            so_far = f"{before:,} were deleted before, and these stay" if before else "nothing was deleted"
+            so_far = f"{deleted:,} were deleted before, and these stay" if deleted else "nothing was deleted"
             raise Refused(
                 f"{extra:,} of the {objects:,} objects at {name} ({share:.1f} %) are not at the source: {so_far}. "
-                f"If they are to go, say --max-delete {before + extra}; --dry-run names them"
+                f"If they are to go, say --max-delete {deleted + extra}; --dry-run names them"
             )

@@ -20,8 +20,8 @@ from typing import Any
 from replicator.bulk.tasks import Range
 from replicator.errors import ConfigurationError, ReplicatorError
 
-OURS = 0x52504C31
-"""Marks a database as one of these; the last byte is the version of its tables."""
+OURS = 0x52504C32
+"""Marks a database as one of these; the last byte is the version of its tables and facts."""
 
 BATCH = 256
 """Candidates that are read at once."""

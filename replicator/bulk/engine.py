@@ -204,7 +204,7 @@ class Migration:
         names = [store.name for store in self._targets]
         if self._plan.dry_run:  # first name them, then say that they would be held back
             await self._converge_keys(_each(self._checkpoint.candidates()))
-        before = -(-self.tally.did[Did.DELETED] // len(self._targets)) if not self._plan.dry_run else 0
+        before = [self.tally.deleted_before[name] for name in names]
         check_deletes(self.tally.counts, names, self._source.name, self._plan.max_delete, before=before)
         if not self._plan.dry_run:
             await self._converge_keys(_each(self._checkpoint.candidates()), done=self._checkpoint.remove_candidates)

@@ -50,12 +50,12 @@ class Sorter:
             objects, others = len(stretch.source), len(self._targets)
             return SortedOut(Counts(objects, [objects] * others, [0] * others))
         rows = self._plan.keys.of(merge_sorted(stretch.source, stretch.targets))
+        rows = [row for row in rows if row.source is not None or not is_trashed(row.key)]  # nor are they to be counted
         result = SortedOut(Counts(targets=[0] * len(self._targets), extra=[0] * len(self._targets)))
         skews = [self._source.clock_skew - store.clock_skew for store in self._targets]
         for row in rows:
             if row.source is None:
-                if not is_trashed(row.key):
-                    self._note_gone(row, result)
+                self._note_gone(row, result)
             elif during.every or not all(
                 target is not None and listed_in_sync(row.source, target, skew, during.changed_since)
                 for target, skew in zip(row.targets, skews, strict=True)

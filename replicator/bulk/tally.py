@@ -18,7 +18,8 @@ class Tally:
     """Counters of one run. Objects are counted once for each target.
 
     counts: what was seen in this pass where everything is done. failed: keys that are not as they should be, as they
-    were last tried in this pass; failed_before: at the end of the pass before. The rest is for the eye. listed: objects
+    were last tried in this pass; failed_before: at the end of the pass before. deleted: objects, by the name of their
+    target; deleted_before: in the passes before this one. The rest is for the eye. listed: objects
     of the source listed in this pass. found_bytes, worked_bytes: of objects that need work in this pass, as far as
     listed, and of those that had it. listing_done: whether all are listed. sent: bytes. throttled: requests that a
     service refused as too many. limit: requests in flight allowed where it did so last.
@@ -32,6 +33,8 @@ class Tally:
     pass_writes: int = 0
     failed: int = 0
     failed_before: int = 0
+    deleted: Counter[str] = field(default_factory=Counter)
+    deleted_before: Counter[str] = field(default_factory=Counter)
     listed: int = 0
     found_bytes: int = 0
     worked_bytes: int = 0
@@ -45,6 +48,7 @@ class Tally:
         self.passes += 1
         self.pass_writes = 0
         self.failed_before, self.failed, self.counts = self.failed, 0, Counts()
+        self.deleted_before = self.deleted.copy()
         self.listed = self.found_bytes = self.worked_bytes = 0
         self.listing_done = False
 
@@ -54,6 +58,8 @@ class Tally:
             return
         self.did[outcome.did] += 1
         self.bytes += outcome.bytes
+        if outcome.did is Did.DELETED:
+            self.deleted[outcome.target] += 1
         # What a target cannot keep stays different for ever: writing it again is no progress.
         if outcome.did in WRITES and not (self.passes > 1 and outcome.not_kept):
             self.pass_writes += 1
@@ -91,6 +97,7 @@ class Tally:
             "counts": [counts.source, counts.targets, counts.extra],
             "did": {did.value: number for did, number in self.did.items()},
             "not_kept": dict(self.not_kept),
+            "deleted": [self.deleted, self.deleted_before],
             "numbers": [self.bytes, self.passes, self.pass_writes, self.failed, self.failed_before],
         }
 
@@ -99,4 +106,5 @@ class Tally:
         self.counts = Counts(*saved["counts"])
         self.did = Counter({Did(did): number for did, number in saved["did"].items()})
         self.not_kept = Counter(saved["not_kept"])
+        self.deleted, self.deleted_before = map(Counter, saved["deleted"])
         self.bytes, self.passes, self.pass_writes, self.failed, self.failed_before = saved["numbers"]

@@ -56,8 +56,8 @@ def open_catalogue(
 class Catalogue:
     """What became of every key.
 
-    `record`, `known`, `has_moved` and `close` never raise for a database that cannot be used. They may be called from
-    any thread, and wait for the database: some milliseconds, seconds when it does not answer.
+    `record`, `known`, `has_moved`, `is_copy` and `close` never raise for a database that cannot be used. They may be
+    called from any thread, and wait for the database: some milliseconds, seconds when it does not answer.
     """
 
     def __init__(
@@ -141,6 +141,20 @@ class Catalogue:
             if not found[0] and self._spool is not None and self._spooled:
                 with suppress(Away):
                     found[0] = self._spool.has_moved(route, key)
+            return found[0] or any(entry.moved_at is not None and entry.tells_of(route, key) for entry in self._kept)
+
+    def is_copy(self, route: str, key: str) -> bool:
+        """Whether an object is known to be of a file that was uploaded and not removed since. False if unknown."""
+        if self.has_moved(route, key):  # what waits to be caught up may know more
+            return False
+        with self._lock:
+            found = [False]
+
+            def read() -> None:
+                found[0] = self._primary.is_copy(route, key)
+
+            if self._there:
+                self._attempt(read)
             return found[0]
 
     def routes(self, text: str | None = None) -> list[str]:

@@ -133,6 +133,14 @@ class Database:
         wanted = select(column.key).where(_of_route(route), one, column.moved_at.is_not(None)).limit(1)
         return self.do(lambda connection: connection.execute(wanted).first() is not None)
 
+    def is_copy(self, route: str, key: str) -> bool:
+        """Whether a key was uploaded, and neither its file nor its object removed since."""
+        column = entries.c
+        there = or_(column.state == State.UPLOADED.value, column.uploaded_at.is_not(None))
+        kept = (there, column.moved_at.is_(None), column.state != State.DELETED.value)
+        wanted = select(column.key).where(_of_route(route), column.key == storable(key), *kept).limit(1)
+        return self.do(lambda connection: connection.execute(wanted).first() is not None)
+
     def routes(self) -> dict[str, int]:
         """The numbers of all routes, in the order of their names. Makes no catalogue where there is none."""
         found = self.do(lambda connection: list(connection.execute(select(routes.c.name, routes.c.id))), create=False)

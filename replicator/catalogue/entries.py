@@ -41,6 +41,10 @@ class Entry:
     recorded_at: float
     error: str = ""
 
+    def tells_of(self, route: str, key: str) -> bool:
+        """Whether it is about this key; or, if that ends with "/", about one below it."""
+        return self.route == route and (self.key.startswith(key) if key.endswith("/") else self.key == key)
+
 
 _STATES = {
     Did.COPIED: State.UPLOADED,

@@ -9,7 +9,7 @@ from replicator.catalogue.place import catalogue_url, spool_path
 from replicator.catalogue.report import CatalogueReport
 from replicator.logs import logger
 from replicator.settings import Settings
-from replicator.sides import Side
+from replicator.sides import Side, names_of
 
 
 def catalogue_for(option: str | None, environment: Mapping[str, str]) -> Catalogue:
@@ -26,7 +26,8 @@ def route_name(source: str, target: Side) -> str:
 def reports_for(catalogue: Catalogue, settings: Settings) -> list[CatalogueReport]:
     """What records the outcomes of a run between buckets: a route for each target."""
     source = _place(settings.source)
-    return [CatalogueReport(catalogue, route_name(source, side), target=side.location) for side in settings.targets]
+    named = zip(settings.targets, names_of(settings.targets), strict=True)
+    return [CatalogueReport(catalogue, route_name(source, side), target=name) for side, name in named]
 
 
 def _place(side: Side) -> str:

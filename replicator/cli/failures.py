@@ -45,7 +45,7 @@ def failures(queue: str | None, limit: int, as_json: bool) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Send dead letters back, to be tried again.")
 @queue_option
 @click.option("--all", "every", is_flag=True, help="All but poison.")
 @click.option("--include", "patterns", multiple=True, metavar="PATTERN", help="Those of which a key matches.")

@@ -34,7 +34,7 @@ from replicator.queues.queue import Outgoing, Queue
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-@click.command()
+@click.command(short_help="List the deletes that were too many in an hour.")
 @queue_option
 @list_options
 def held(queue: str | None, limit: int, as_json: bool) -> int:
@@ -135,9 +135,11 @@ class Decision:
         """Sends what is released, puts back the other keys of its messages, and only then deletes these."""
         meant = list(self._meant(messages))
         if self.changes is not None:
-            self.changes.send([Outgoing(encode(KeysItem(one.route, keys, released=True))) for one, keys, _ in meant])
+            items = [KeysItem(one.route, keys, released=True, source=one.source) for one, keys, _ in meant]
+            self.changes.send([Outgoing(encode(item)) for item in items])
         rest = [(one, others) for one, _, others in meant if others]
-        self.held.send([Outgoing(encode(KeysItem(one.route, keys)), one.message.reason) for one, keys in rest])
+        left = [(KeysItem(one.route, keys, source=one.source), one.message.reason) for one, keys in rest]
+        self.held.send([Outgoing(encode(item), reason) for item, reason in left])
         self.refused += look.done([one.message for one, _, _ in meant])
         self.keys += sum(max(len(keys), 1) for _, keys, _ in meant)
 

@@ -36,7 +36,7 @@ async def keys_to_converge(
         name, bucket, manifest = split_location(inventory)
         if name is not None or not manifest:
             raise ConfigurationError(f"--inventory {inventory!r}: must be s3://BUCKET/.../manifest.json")
-        side = replace(settings.source, bucket=bucket, prefix="")
+        side = replace(settings.source, bucket=bucket, prefix="", setting="--inventory")
         await check(side)
         with tempfile.TemporaryDirectory(prefix="replicator-") as scratch:
             async with open_store(side, concurrency=4) as store:

@@ -31,6 +31,9 @@ SHOWN = 20
 KEYS_SHOWN = 10
 """Keys on a line."""
 
+_POISON = f"{Kind.POISON.value}: "
+"""What the reasons of workers begin with, too."""
+
 
 def queue_option(command: Command) -> Command:
     """--queue: that of the changes. The others belong to it."""
@@ -108,8 +111,17 @@ def what(letter: Letter, keys: Sequence[str] | None = None) -> str:
     names = list(keys or letter.keys)
     if len(names) > KEYS_SHOWN:
         names[KEYS_SHOWN:] = [f"and {len(names) - KEYS_SHOWN:,} more"]
-    words = [letter.kind.value if letter.kind is Kind.POISON else place, ", ".join(names), letter.about]
-    return f"{': '.join(word for word in words if word)}: {letter.reason}"
+    if letter.kind is Kind.POISON:
+        return _poison(letter)
+    words = [place, ", ".join(names), letter.about, letter.reason]
+    return ": ".join(word for word in words if word)
+
+
+def _poison(letter: Letter) -> str:
+    """Why it cannot be read, and how it begins. Why it was set aside is mostly the same, and then not said again."""
+    known = letter.message.reason.removeprefix(_POISON)
+    words = [letter.about] if known and letter.about.startswith(known) else [letter.about, letter.reason]
+    return _POISON + ": ".join(words)
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,6 +7,7 @@
 | 2    | wrong usage or configuration; nothing was done |
 | 3    | refused by a brake; the message says how to go on |
 | 130  | interrupted                                    |
+| 141  | nobody reads what it prints any more           |
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from replicator.cli.loop import EXIT_INTERRUPTED
 from replicator.errors import ConfigurationError, Refused, ReplicatorError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
+
+EXIT_UNREAD = 141
+"""What a shell says of a program that SIGPIPE ended, as of `git log | head`. Not 1: no object failed; nor 0: not all
+was printed, and not all may be done."""
 
 
 VERBS = {
@@ -48,6 +53,23 @@ class Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(VERBS)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in VERBS and not ctx.resilient_parsing:
+            from difflib import get_close_matches  # only for messages
+
+            near = get_close_matches(args[0].lower(), VERBS, n=1)
+            if near:
+                ctx.fail(f"there is no verb {args[0]!r}: {near[0]!r} is meant?")
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
@@ -71,6 +93,7 @@ def run(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
+        code = code or EXIT_UNREAD
     sys.exit(code)
 
 
@@ -89,9 +112,8 @@ def main(arguments: list[str] | None = None) -> int:
         verb = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "replicator"
         click.echo(f"replicator: {error.format_message()} (see {verb} --help)", err=True)
         return EXIT_USAGE
-    except BrokenPipeError:
-        _forget_stdout()
-        return EXIT_FAILED
+    except SystemExit:  # click's, where nobody reads what is printed any more
+        return EXIT_UNREAD
     except OSError as error:
         click.echo(f"replicator: {error}", err=True)
         return EXIT_FAILED

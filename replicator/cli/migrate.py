@@ -44,13 +44,15 @@ FILE = click.Path(path_type=Path)
 @click.option(
     "--max-delete",
     metavar="N|P%",
-    help="Delete no more than that, else nothing.  [default: 10% of a target's objects, or 100]",
+    help="Delete no more than that, else nothing.  [default: 100, or 10% of a target's objects if that is more]",
 )
 @click.option("--trash", metavar="PREFIX", help="Move there, below the target, instead of deleting.")
 @click.option("--deep", is_flag=True, help="Look at every object: also finds changes of tags, which listings hide.")
 @click.option("--keys", type=FILE, help="Copy the keys in this file, one a line, instead of listing.")
 @click.option("--inventory", metavar="URL", help="Copy the keys of an S3 Inventory: s3://BUCKET/.../manifest.json.")
-@click.option("--passes", type=click.IntRange(1), metavar="N", help="No more; with a live mirror, 1 is enough.")
+@click.option(
+    "--passes", type=click.IntRange(1), metavar="N", help="At the most; beside a live mirror 1 is enough.  [default: 8]"
+)
 @click.option("--dry-run", is_flag=True, help="Only say what would be done, and what it would cost.")
 @click.option("--state", type=FILE, help="A file that remembers what is done, should the run be cut off.")
 @click.option("--abort-stale", metavar="AGE", help="At the end, abort our unfinished uploads that are older, as 7d.")
@@ -58,8 +60,10 @@ FILE = click.Path(path_type=Path)
 @click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.  [default: the CPUs]")
 @click.option("--html", type=FILE, help="A page about the run, to look at.")
 @click.option("--engine", type=click.Choice(["local", "sqs"]), default="local", help="sqs: workers at --queue do it.")
-@click.option("--queue", metavar="QUEUE", help="Of --engine sqs: URL or ARN of a queue of SQS, or a file.")
-@click.option("--no-wait", is_flag=True, help="With --engine sqs: end when the work is sent.")
+@click.option(
+    "--queue", metavar="QUEUE", help="Of --engine sqs: URL or ARN of a queue of SQS, or a file.  [default: QUEUE_URL]"
+)
+@click.option("--no-wait", is_flag=True, help="With --engine sqs: end when all work is sent.")
 @run_options
 def migrate(
     source: str | None,

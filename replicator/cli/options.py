@@ -88,8 +88,8 @@ def run_options(command: Command) -> Command:
         ),
         click.option("--concurrency", type=click.IntRange(1, 4096), help="Objects in flight.  [default: 64]"),
         click.option("--max-rps", type=click.IntRange(1), metavar="N", help="Requests a second at each endpoint."),
-        click.option("--bandwidth", metavar="RATE", help="Bytes a second at each endpoint, as 20M."),
-        click.option("--report", type=click.Path(path_type=Path), help="A line of JSON for each object."),
+        click.option("--bandwidth", metavar="RATE", help="Bytes a second at each endpoint, as 20M; at least 1M."),
+        click.option("--report", type=click.Path(path_type=Path), help="Write a line of JSON for each object there."),
     ]
     for option in reversed(options):
         command = option(command)

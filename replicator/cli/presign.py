@@ -13,7 +13,7 @@ from replicator.sides import Role, Side, read_side, split_location
 from replicator.urls import METHODS, Method
 
 
-@click.command()
+@click.command(short_help="Print a URL to get or put one object until it expires.")
 @click.argument("location")
 @click.option("--expires", default="1h", show_default=True, metavar="TIME", help="For how long, as 90s or 7d at most.")
 @click.option("--method", type=click.Choice(METHODS), default="get", show_default=True, help="What it is for.")

@@ -68,7 +68,12 @@ class Asked:
 @click.option("--catalog", metavar="URL", help="postgresql://..., or a file ending in .db: see `replicator ls --help`.")
 @click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="With --watch: /metrics and /healthz, as :9108.")
 @click.option("--log-json", is_flag=True, help="Log lines of JSON. LOG_METHOD and so on: docs/SERVICES.md.")
-@click.option("--processes", type=click.IntRange(1, 256), metavar="N", help="Worker processes.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Worker processes.  [default: the CPUs; with --move 1]",
+)
 @target_options
 @run_options
 def push(folder: Path, target: str | None, **options: Any) -> int:  # noqa: ANN401 - click's

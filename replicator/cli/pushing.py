@@ -89,7 +89,7 @@ def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
         check=partial(check_sides, settings.targets),
         open=partial(open_ends, settings, push.origin, push.limits),
         keys=partial(_keys, None if asked.mirror else files),
-        if_empty="has no file" if asked.mirror else "",
+        if_empty=_if_empty(asked),
     )
     reports: list[Report] = []
     if not plan.dry_run:
@@ -101,9 +101,17 @@ def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
         run = Run(route, plan, checkpoint, crew, Files(report=asked.report), reports=reports, logged=True)
         code = run_async(run.run)
     if files.left:
-        logger.info("left alone, not settled for %.0f s: %d files", asked.settle.seconds, files.left)
+        words = "1 file" if files.left == 1 else f"{files.left:,} files"
+        logger.info("left alone, not settled for %.0f s: %s", asked.settle.seconds, words)
     tidy_folder(base, folders, push.origin.has_moved)
     return code
+
+
+def _if_empty(asked: Asked) -> str:
+    """What to say of a folder without files. To move none is nothing to speak of."""
+    if not asked.mirror:
+        return ""
+    return "has no file" if asked.plan.keys.takes_all else "has no file that --include and --exclude take"
 
 
 @asynccontextmanager

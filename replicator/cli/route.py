@@ -13,6 +13,7 @@ from replicator.filters import KeyFilter
 from replicator.s3.opening import check_sides, open_stores
 from replicator.s3.pace import Limits
 from replicator.settings import Settings
+from replicator.sides import names_of
 from replicator.store import ObjectStore, SourceStore
 
 Ends = tuple[SourceStore, Sequence[ObjectStore]]
@@ -24,7 +25,7 @@ class Route:
     """source, targets: as people write them. check: proves that all can be used, raises ConfigurationError.
 
     open: source and targets. keys: batches of the keys to converge, or None to list the source. if_empty: what to say
-    of a source without objects, if anything.
+    of a source of which no object was asked for, after its name, if anything.
     """
 
     source: str
@@ -32,7 +33,7 @@ class Route:
     check: Callable[[], Awaitable[None]]
     open: Callable[[], AbstractAsyncContextManager[Ends]]
     keys: Callable[[], AbstractAsyncContextManager[Keys]]
-    if_empty: str = "lists no object: check the bucket and prefix"
+    if_empty: str
 
     @property
     def words(self) -> str:
@@ -46,8 +47,23 @@ def route_between(
     """The route of a migration. keys, inventory: where the keys are named, if they are not to be listed."""
     return Route(
         settings.source.location,
-        tuple(side.location for side in settings.targets),
+        tuple(names_of(settings.targets)),
         check=partial(check_sides, (settings.source, *settings.targets)),
         open=partial(open_stores, settings, limits=limits),
         keys=partial(keys_to_converge, settings, chosen, keys=keys, inventory=inventory),
+        if_empty=_if_empty(chosen, keys, inventory),
     )
+
+
+def no_object(chosen: KeyFilter) -> str:
+    """What listings have that came to nothing, and what to check. What was listed but not chosen was not counted."""
+    if chosen.takes_all:
+        return "no object: check the bucket and prefix"
+    return "no object that the filters take: check --include, --exclude and a route's keys, the bucket and prefix"
+
+
+def _if_empty(chosen: KeyFilter, keys: Path | None, inventory: str | None) -> str:
+    if keys is None and inventory is None:
+        return f"lists {no_object(chosen)}"
+    option = "--keys" if keys is not None else "--inventory"
+    return f"was asked for nothing: {option} names no key{'' if chosen.takes_all else ' that the filters take'}"

@@ -31,19 +31,21 @@ DRAIN = 20
 """Seconds: less than the 30 after which Kubernetes and Docker Compose kill what they have told to end."""
 
 
-@click.command()
+@click.command(short_help="Mirror changes as they happen; webhooks, URLs, metrics.")
 @click.option("--queue", metavar="QUEUE", help="Mirror what it names: URL or ARN of a queue of SQS, or a file.")
 @click.option("--events", "events_at", metavar="[HOST]:PORT", help="Take webhooks at POST /events, into --queue.")
 @click.option("--urls", "urls_at", metavar="[HOST]:PORT", help="Answer POST /urls there, for who knows URLS_TOKEN.")
 @click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="Show /metrics and /healthz there, as :9108.")
-@click.option("--batches", type=click.IntRange(1, 256), default=8, show_default=True, help="At once, of messages.")
+@click.option(
+    "--batches", type=click.IntRange(1, 256), default=8, show_default=True, help="Batches of messages at once."
+)
 @click.option(
     "--drain",
     type=click.IntRange(1, 3600),
     default=DRAIN,
     show_default=True,
     metavar="SECONDS",
-    help="For what is at work, when it is to end.",
+    help="How long what is at work may take to end, once told to.",
 )
 @click.option("--catalog", metavar="URL", help="Note what became of every object: see `replicator ls --help`.")
 @click.option("--log-json", is_flag=True, help="Log lines of JSON.")

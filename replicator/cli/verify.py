@@ -22,6 +22,7 @@ from replicator.cli.options import (
     settings_from,
 )
 from replicator.cli.progress import progress
+from replicator.cli.route import no_object
 from replicator.cli.table import print_table
 from replicator.errors import StoreError
 from replicator.filters import KeyFilter
@@ -87,10 +88,10 @@ async def _verify(settings: Settings, keys: KeyFilter, report: Path | None) -> i
         ("not comparable", f"{findings.failed:,}"),
         ("seconds", f"{time.monotonic() - began:.1f}"),
     ]
-    places = ", ".join(side.location for side in settings.targets)
+    places = ", ".join(target.name for target in targets)
     print_table(f"verify {settings.source.location} against {places}", rows)
     if not tally.compared and not problem:
-        click.echo(f"replicator: {source.name} and its targets list no object: check bucket and prefix", err=True)
+        click.echo(f"replicator: {source.name} and its targets list {no_object(keys)}", err=True)
     if problem:
         click.echo(f"replicator: {problem}", err=True)
     return 0 if findings.equal and not problem else 1

@@ -59,8 +59,8 @@ class Base:
         if not os.path.ismount(self.path):  # which is told by its device, and which somebody may want to unmount
             # Held open, or a folder that takes its place could be given the same inode.
             weakref.finalize(self, os.close, os.open(self.path, _PASSING))
-        self._identity = found.st_dev, found.st_ino
-        self._disks: dict[tuple[str, ...], int] = {}
+        self._identity = _identity(found)
+        self._disks: dict[tuple[str, ...], tuple[int, int]] = {}
         self.note_disks()
 
     def note_disks(self) -> frozenset[str]:
@@ -70,7 +70,7 @@ class Base:
         """
         for path in mounted_beneath(self.path):
             with suppress(OSError):
-                self._disks[tuple(path.split("/"))] = os.stat(self.path / path).st_dev
+                self._disks[tuple(path.split("/"))] = _identity(os.stat(self.path / path))
         return frozenset(["/".join(names) for names in self._disks] + [""] * os.path.ismount(self.path))
 
     @contextmanager
@@ -92,7 +92,7 @@ class Base:
 
     def _check_disk(self, names: Sequence[str], descriptor: int) -> None:
         disk = self._disks.get(tuple(names))
-        if disk is not None and os.fstat(descriptor).st_dev != disk:
+        if disk is not None and _identity(os.fstat(descriptor)) != disk:
             raise NoSuchBucket("open", str(self.path.joinpath(*names)), "the disk that was mounted there is gone")
 
     def _open(self, flags: int) -> int:
@@ -105,7 +105,7 @@ class Base:
                 raise NoSuchBucket("open", str(self.path), "the folder is not there any more") from error
             raise Transient("open", str(self.path), _words(error)) from error
         found = os.fstat(descriptor)
-        if (found.st_dev, found.st_ino) != self._identity:
+        if _identity(found) != self._identity:
             os.close(descriptor)
             raise NoSuchBucket("open", str(self.path), "is not the folder that it was: unmounted, or replaced")
         return descriptor
@@ -126,6 +126,11 @@ class Base:
                 raise NoSuchKey("stat", key, "is a folder")
             _refuse_other_kinds(key, found)
             yield folder, names[-1], found
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    """Not the device alone: a folder may be mounted on another one of its own disk."""
+    return found.st_dev, found.st_ino
 
 
 def names_of(key: str) -> list[str]:

@@ -7,19 +7,23 @@ back by the next run.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from threading import Lock
 
 from replicator.directory.beneath import Base, meant_by, names_of_folder
+from replicator.directory.mounts import is_remote
 from replicator.errors import ChangedMeanwhile, NoSuchBucket, Rejected, StoreError
 
 ASIDE = ".replicator-moving-"
-"""What the name of the folder for the file that is just being removed begins with; the rest is the process."""
+"""What the name of the folder for the file that is just being removed begins with; the rest is the process. On a full
+disk there is no folder: this and its own name are what the file is called."""
 
 _F_SETSIG = 10
 """fcntl(2), on Linux; Python names it from 3.13 on."""
@@ -29,7 +33,10 @@ _one_at_a_time = Lock()
 
 @dataclass(frozen=True, slots=True)
 class Surveyed:
-    """What was found beneath a base: folders that were last changed before a moment, and those for what is aside."""
+    """What was found beneath a base: folders that were last changed before a moment, and what was taken aside.
+
+    aside: files, or folders of them.
+    """
 
     old: list[str] = field(default_factory=list)
     aside: list[str] = field(default_factory=list)
@@ -55,13 +62,13 @@ def remove(folder: int, name: str, key: str, is_the_one: Callable[[os.stat_resul
             raise ChangedMeanwhile("unlink", key, "the file has changed since it was uploaded")
         if _has_writer(descriptor):
             raise ChangedMeanwhile("unlink", key, "the file is open for writing")
-        with _folder_aside(folder) as aside:
-            os.rename(name, name, src_dir_fd=folder, dst_dir_fd=aside)
-            taken = os.stat(name, dir_fd=aside, follow_symlinks=False)
+        with _aside(folder, name) as (place, beside):
+            os.rename(name, beside, src_dir_fd=folder, dst_dir_fd=place)
+            taken = os.stat(beside, dir_fd=place, follow_symlinks=False)
             if _as_it_was(seen, taken):
-                os.unlink(name, dir_fd=aside)
+                os.unlink(beside, dir_fd=place)
                 return
-            _put_back(aside, folder, name, key)
+            _put_back(place, beside, folder, name, key)
     raise ChangedMeanwhile("unlink", key, "another file was put in its place")
 
 
@@ -77,7 +84,11 @@ def survey(base: Base, moment: float) -> Surveyed:
             elif prefix and os.fstat(folder).st_mtime < moment:
                 found.old.append(prefix)
             with os.scandir(folder) as entries:
-                waiting += [f"{prefix}{one.name}/" for one in entries if one.is_dir(follow_symlinks=False)]
+                for one in entries:
+                    if one.is_dir(follow_symlinks=False):
+                        waiting.append(f"{prefix}{one.name}/")
+                    elif one.name.startswith(ASIDE):
+                        found.aside.append(prefix + one.name)
     return found
 
 
@@ -85,15 +96,24 @@ def put_all_back(base: Base, aside: list[str]) -> list[str]:
     """Puts back what a crash has left aside; the keys of what could not be, since a newer file is in its place."""
     left = []
     for prefix in aside:
-        parts = names_of_folder(prefix)
+        parts = prefix.removesuffix("/").split("/")
         with suppress(StoreError, OSError), base.folder(parts[:-1]) as folder:
-            with base.folder(parts, to_list=True) as beside:
-                for name in os.listdir(beside):
-                    try:
-                        _put_back(beside, folder, name, prefix + name)
-                    except StoreError:
-                        left.append(prefix + name)
+            if prefix[-1] != "/":
+                left += _put_each_back(folder, [(parts[-1], parts[-1].removeprefix(ASIDE))], folder, prefix)
+                continue
+            with base.folder(parts, to_list=True) as place:
+                left += _put_each_back(place, [(name, name) for name in os.listdir(place)], folder, prefix)
             os.rmdir(parts[-1], dir_fd=folder)
+    return left
+
+
+def _put_each_back(place: int, names: Sequence[tuple[str, str]], folder: int, prefix: str) -> list[str]:
+    left = []
+    for beside, name in names:
+        try:
+            _put_back(place, beside, folder, name, prefix)
+        except StoreError:
+            left.append(prefix + name if prefix[-1] == "/" else prefix)
     return left
 
 
@@ -134,17 +154,28 @@ def _opened(folder: int, name: str, key: str) -> Iterator[int]:
 
 
 @contextmanager
-def _folder_aside(folder: int) -> Iterator[int]:
-    name = f"{ASIDE}{os.getpid()}"
-    with suppress(FileExistsError):
-        os.mkdir(name, 0o700, dir_fd=folder)
-    aside = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+def _aside(folder: int, name: str) -> Iterator[tuple[int, str]]:
+    """Where a file is taken aside, and its name there: in a folder of its own, or beside where it was."""
+    for number in count(1):  # in one that is there a crash may have left a file of this name, which is nowhere else
+        own = f"{ASIDE}{os.getpid()}-{number}"
+        try:
+            os.mkdir(own, 0o700, dir_fd=folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            # A full disk has no room for a folder, and is the one from which files have to be moved.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or _stat(folder, ASIDE + name) is not None:
+                raise
+            yield folder, ASIDE + name
+            return
+        break
+    place = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     try:
-        yield aside
+        yield place, name
     finally:
-        os.close(aside)
+        os.close(place)
         with suppress(OSError):  # what could not be put back is in it
-            os.rmdir(name, dir_fd=folder)
+            os.rmdir(own, dir_fd=folder)
 
 
 def _as_it_was(seen: os.stat_result, taken: os.stat_result) -> bool:
@@ -152,29 +183,27 @@ def _as_it_was(seen: os.stat_result, taken: os.stat_result) -> bool:
     return os.path.samestat(seen, taken) and (seen.st_size, seen.st_mtime_ns) == (taken.st_size, taken.st_mtime_ns)
 
 
-def _put_back(aside: int, folder: int, name: str, key: str) -> None:
+def _put_back(place: int, beside: str, folder: int, name: str, key: str) -> None:
     """Never in the place of another file. Raises Rejected if there is one: both are kept."""
     try:
-        try:
-            os.link(name, name, src_dir_fd=aside, dst_dir_fd=folder, follow_symlinks=False)
-        except PermissionError:  # a file system without links
-            if _is_there(folder, name):
-                raise FileExistsError from None
-            os.rename(name, name, src_dir_fd=aside, dst_dir_fd=folder)
+        os.link(beside, name, src_dir_fd=place, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError:  # something is there; or no links are to be had: a folder, a file system without, a full one
+        there = _stat(folder, name)
+        if there is None:
+            os.rename(beside, name, src_dir_fd=place, dst_dir_fd=folder)
             return
-    except FileExistsError:
-        raise Rejected(
-            "rename", key, f"a newer file took its place; the older one is in {ASIDE}... beside it"
-        ) from None
-    os.unlink(name, dir_fd=aside)
+        if not os.path.samestat(there, os.stat(beside, dir_fd=place, follow_symlinks=False)):  # else cut off right here
+            words = f"a newer file took its place; the older one is in {ASIDE}... beside it"
+            raise Rejected("rename", key, words) from None
+    os.unlink(beside, dir_fd=place)
 
 
-def _is_there(folder: int, name: str) -> bool:
+def _stat(folder: int, name: str) -> os.stat_result | None:
+    """What is there; None for nothing."""
     try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _has_writer(descriptor: int) -> bool | None:
@@ -188,8 +217,8 @@ def _has_writer(descriptor: int) -> bool | None:
         fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        return True
+    except BlockingIOError:  # NFS and SMB say that, too, of files that the server has not lent to this machine
+        return None if is_remote(os.fstat(descriptor).st_dev) else True
     except OSError:
         return None
     return False

@@ -203,10 +203,12 @@ class Mirror:
             return
         if self._queues.held is None:
             raise QueueError(f"{HELD}, and there is no hold queue: set HOLD_QUEUE_URL, or raise MAX_DELETES_PER_HOUR")
-        outgoing = [
-            Outgoing(encode(KeysItem(task.route, (task.key,))), reason=self._brakes[task.route].reason) for task in held
-        ]
-        await asyncio.to_thread(self._queues.held.send, outgoing)
+        await asyncio.to_thread(self._queues.held.send, [self._parked(task) for task in held])
+
+    def _parked(self, task: KeyTask) -> Outgoing:
+        """Says of which source the key is: by the time it is released the route may begin elsewhere."""
+        item = KeysItem(task.route, (task.key,), source=self._routes[task.route].source.location)
+        return Outgoing(encode(item), reason=self._brakes[task.route].reason)
 
 
 class _Opened:

@@ -13,8 +13,9 @@ may come twice, late, or from somebody who died. At each target:
 | no such upload, the target in sync             | has the key converged: whoever completed it may have died then    |
 | no such upload, another one under way          | fails, and is tried again: another one more would multiply        |
 | no such upload, nor another                    | has the key converged, which begins anew                          |
-| another object at the source, or none          | drops the upload; has the key converged where the old version was |
-|                                                | published, unless the new one is under way                        |
+| another object at the source, or none          | has the key converged where the old version was published, unless |
+|                                                | the new one is under way; drops the upload: whoever does sends an |
+|                                                | item for the key before, as nobody else may know of the change    |
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from replicator.errors import (
     TooLargeForNow,
     Unsupported,
 )
-from replicator.items import Item, PartsItem
+from replicator.items import Item, KeysItem, PartsItem
 from replicator.layout import find_cut
 from replicator.live.places import Place, at_each, is_probe, is_there, is_under_way, store_parts
 from replicator.model import Listed, ObjectState, Observed
@@ -263,12 +264,25 @@ class _Outdated:
         """Drops the upload. Its version may have been published by somebody who died then: such a key is settled."""
         key, etag, target = self._item.key, self._item.etag, place.publisher.target
         if place.id:
+            if await self._is_left(place) and not await self._is_begun(place):
+                await self._shared.send([KeysItem(self._shared.route, (key,))])
             await target.abort_upload(key, place.id)
         with suppress(NoSuchKey):
             there = await target.head(key)
             if etag in (there.etag, there.stamp):
-                now = self._shared.now()
-                place.settled = self._large is None or not await is_under_way(place, key, self._large, now)
+                place.settled = not await self._is_begun(place)
+
+    async def _is_left(self, place: Place) -> bool:
+        """Whether nobody has dropped the upload yet."""
+        with suppress(NoSuchUpload):
+            await place.publisher.target.list_parts(self._item.key, place.id)
+            return True
+        return False
+
+    async def _is_begun(self, place: Place) -> bool:
+        """Whether what is at the source now is under way already, in another upload than this one."""
+        now = self._shared.now()
+        return self._large is not None and await is_under_way(place, self._item.key, self._large, now)
 
 
 def pieces(parts: Sequence[Part], most: int) -> Iterator[list[Part]]:

@@ -86,7 +86,7 @@ async def is_there(place: Place, key: str, state: ObjectState) -> bool:
 
 
 async def is_under_way(place: Place, key: str, state: ObjectState, now: float) -> bool:
-    """Whether there is an upload that may be of this version, and got a part lately: so its items were sent.
+    """Whether another upload may be of this version, and got a part lately: so its items were sent.
 
     now: seconds since the epoch, by our own clock.
     """
@@ -94,7 +94,7 @@ async def is_under_way(place: Place, key: str, state: ObjectState, now: float) -
     with suppress(AccessDenied, Unsupported, Rejected):
         for id in await target.list_uploads(key):
             with suppress(NoSuchUpload):
-                stored = await target.list_parts(key, id)
+                stored = await target.list_parts(key, id) if id != place.id else {}
                 latest = max((part.modified for part in stored.values()), default=0.0)
                 if may_be_of(state, stored) and latest > now + target.clock_skew - IDLE:
                     return True

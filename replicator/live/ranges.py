@@ -7,6 +7,8 @@
 | one that only targets list    | in an item apart: converging asks the source for it, and the brake for the delete   |
 | what the time is too short for| a range from the last key up to which everything is done                            |
 | a range that turns out long   | two: what lies ahead is cut where its keys branch, and the far half is sent         |
+| what is left where a listing  | a range, if anything was done or sent: done again as a whole, it would send the far |
+| broke off                     | half once more, and that its own, and where requests often fail they would multiply |
 
 All that is sent is sent before the message of the range is settled: whoever dies before has it done again.
 """
@@ -28,7 +30,7 @@ from replicator.bulk.splitting import find_split, honours_start
 from replicator.bulk.tasks import Counts, Pass, Range
 from replicator.converge import Converger
 from replicator.diff import Row, Stretch
-from replicator.errors import Refused, StoreError, TooLargeForNow
+from replicator.errors import Refused, StoreError, TooLargeForNow, Transient
 from replicator.filters import KeyFilter
 from replicator.items import MOST_KEYS, Item, RangeItem, keys_items
 from replicator.model import Did
@@ -74,8 +76,9 @@ class Ranges:
     async def work(self, item: RangeItem, *, seconds: float) -> None:
         """Does a range in the time given, and sends what is left.
 
-        Raises StoreError and QueueError, after which all of it is to be done again, TooLargeForNow when nothing could
-        be done in the time, and Refused when there is nothing at the source and something at the targets.
+        Raises QueueError, after which all of it is to be done again, StoreError when a listing broke off before
+        anything was done, TooLargeForNow when the time was up before that, and Refused when there is nothing at the
+        source and something at the targets.
         """
         await _Work(self, item, seconds).run()
 
@@ -101,19 +104,23 @@ class _Work:
     async def run(self) -> None:
         ranges, item = self._ranges, self._item
         scan = Scan(ranges.source, ranges.targets, Range(item.after, item.upto))
-        cut_short = True
+        cut_short: StoreError | TooLargeForNow | None = None
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(self._until):
-                    await scan.run(partial(self._sort_out, scan), partial(self._give, scan.done))
-                    cut_short = False
+            async with asyncio.timeout_at(self._until):
+                await scan.run(partial(self._sort_out, scan), partial(self._give, scan.done))
+        except TimeoutError:
+            cut_short = TooLargeForNow(f"no key after {item.after!a} could be done in the time")
+        except StoreError as error:
+            cut_short = error
         finally:
             await self._end()
         self._note_done(scan)
-        if cut_short and self._done == item.after:
-            raise TooLargeForNow(f"no key after {item.after!a} could be done in the time")
+        if isinstance(cut_short, StoreError) and not isinstance(cut_short, Transient):
+            self._done = item.after  # a listing that is wrong here may have been wrong before
+        if cut_short is not None and (self._done, scan.upto) == (item.after, item.upto):
+            raise cut_short
         await self._send_apart(1)
-        if cut_short:
+        if cut_short is not None:
             await ranges.send([replace(item, after=self._done, upto=scan.upto)])
 
     async def _sort_out(self, scan: Scan, stretch: Stretch) -> tuple[Counts, list[Row]]:
@@ -178,7 +185,11 @@ class _Work:
         if not self._source_has_objects:
             await self._check_not_empty()
         apart, self._apart = self._apart, []
-        await self._ranges.send(list(keys_items(self._item.route, apart)))
+        try:
+            await self._ranges.send(list(keys_items(self._item.route, apart, self._item.source)))
+        except BaseException:  # the time may be up, and nobody hear of how it ended: they are sent with what is left
+            self._apart = apart + self._apart
+            raise
 
     async def _check_not_empty(self) -> None:
         """A source that lists nothing at all is more likely unmounted, emptied by mistake or another one than meant."""

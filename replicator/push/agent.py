@@ -123,14 +123,14 @@ class Agent:
         """Makes everything equal. deleted: what counts against the limit already. Raises ReplicatorError."""
         check_disks(self._push.origin.base, self._state)
         tally = Tally()
-        tally.did[Did.DELETED] = deleted
+        tally.deleted[self._targets[0].name] = deleted
         try:
             async with self._migration(tally) as run:
                 await run.run()
         finally:
             await asyncio.to_thread(self._report.flush)
         objects = tally.counts.targets[0] if tally.counts.targets else 0
-        return Looked(objects, tally.did[Did.DELETED] - deleted)
+        return Looked(objects, tally.did[Did.DELETED])
 
     async def _move_settled(self, settle: Settle) -> float:
         """Moves what is settled; when the next file will be. Raises ReplicatorError."""

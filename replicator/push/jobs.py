@@ -14,9 +14,10 @@ from replicator.bulk.sorting import SortedOut
 from replicator.bulk.tasks import Pass
 from replicator.compare import compare
 from replicator.converge import Converger
+from replicator.decide import NOT_AT_TARGET, Do
 from replicator.diff import Row, Stretch
 from replicator.directory.store import Activity, DirectoryStore
-from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchKey, Rejected, StoreError
+from replicator.errors import ChangedMeanwhile, Corrupted, NoSuchKey, NotAnObject, Rejected, StoreError
 from replicator.model import Deletes, Did, Evidence, ObjectState, Outcome, Verdict, Version
 from replicator.push.settle import Settle
 from replicator.reading import digest_of
@@ -49,8 +50,11 @@ class MirrorJob:
 class MoveJob:
     """Uploads files, and removes each that is at the target as it was read, and has not changed since.
 
-    settle: when a file is complete. moved_before: whether a file of this key was moved away in an earlier run; may
-    block. overwrite: in the place of such a one, too. dry_run: only looks. clock: seconds since the epoch.
+    An object may be the only copy of a file that was moved away before, here or elsewhere. It is replaced by other
+    bytes only if it is known not to be.
+
+    settle: when a file is complete. is_copy: whether the object of a key is known to be of a file that was not removed
+    since; may block. overwrite: any object is replaced. dry_run: only looks. clock: seconds since the epoch.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class MoveJob:
         *,
         memory: int,
         settle: Settle,
-        moved_before: Callable[[str], bool],
+        is_copy: Callable[[str], bool],
         overwrite: bool,
         dry_run: bool,
         clock: Callable[[], float] = time.time,
@@ -68,11 +72,17 @@ class MoveJob:
         self._source = source
         self._target = target
         self._settle = settle
-        self._moved_before = moved_before
+        self._is_copy = is_copy
         self._overwrite = overwrite
         self._dry_run = dry_run
         self._clock = clock
-        self._converger = Converger(source, [target], deletes=Deletes.KEEP, budget=ByteBudget(memory))
+        self._converger = Converger(
+            source,
+            [target],
+            deletes=Deletes.KEEP,
+            budget=ByteBudget(memory),
+            check_replace=None if overwrite else self._check_replace,
+        )
 
     def sort_out(self, during: Pass, stretch: Stretch) -> SortedOut:
         """Files that are moved are named, not listed. Raises AssertionError."""
@@ -87,14 +97,14 @@ class MoveJob:
         try:
             if reason := await self._in_the_way(key):
                 return Outcome(key, self._target.name, Did.KEPT, reason)
-            if not self._overwrite:
-                await self._check_place(key)
-        except Rejected as error:
-            return Outcome(key, self._target.name, Did.FAILED, error.detail, failure=error)
-        except StoreError:
-            pass  # converge finds the same, and says it
-        if self._dry_run:
-            return Outcome(key, self._target.name, Did.MOVED, "settled")
+            if self._dry_run:
+                return await self._look(key)
+        except NoSuchKey:
+            return Outcome(key, self._target.name, Did.IN_SYNC, "is gone")
+        except NotAnObject as error:
+            return Outcome(key, self._target.name, Did.SKIPPED, str(error), failure=error)
+        except StoreError as error:
+            return Outcome(key, self._target.name, Did.FAILED, str(error), failure=error)
         outcome = (await self._converger.converge(key))[0]
         if outcome.failure is not None or outcome.source is None:
             return outcome
@@ -125,17 +135,19 @@ class MoveJob:
         await asyncio.sleep(wait)
         return await self._source.activity(key) == found
 
-    async def _check_place(self, key: str) -> None:
-        """Raises Rejected if another file was moved to this key before, and is still there: there is no other copy."""
-        if not await asyncio.to_thread(self._moved_before, key):
-            return
-        try:
-            there = await self._target.head(key)
-        except NoSuchKey:
-            return
-        if compare(await self._source.head(key), there).verdict is not Verdict.SAME:
+    async def _look(self, key: str) -> Outcome:
+        """What would be done with a file that is complete. Raises StoreError."""
+        _, (action,) = await self._converger.look(key)
+        if action.do is Do.COPY and action != NOT_AT_TARGET and not self._overwrite:
+            await self._check_replace(key)
+        return Outcome(key, self._target.name, Did.MOVED, "settled")
+
+    async def _check_replace(self, key: str) -> None:
+        """Raises Rejected if the object of a key may be the only copy of something."""
+        if not await asyncio.to_thread(self._is_copy, key):
             words = (
-                "another file of this name was moved there before, and would be lost: rename this one, or --overwrite"
+                "another object has this name, and may be the only copy of a file that was moved there before: the "
+                "catalogue does not say that its file is still here; rename this one, or --overwrite"
             )
             raise Rejected("PutObject", key, words)
 

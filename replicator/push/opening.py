@@ -38,6 +38,10 @@ class Origin:
         """Whether the catalogue says that a file was moved to this key, or, with "/" at its end, to one below it."""
         return self.catalogue.has_moved(self.route, key)
 
+    def is_copy(self, key: str) -> bool:
+        """Whether the catalogue says that this key was uploaded from here, and its file not removed since."""
+        return self.catalogue.is_copy(self.route, key)
+
 
 @dataclass(frozen=True, slots=True)
 class Moving:
@@ -85,7 +89,7 @@ def job_of(push: Push, source: DirectoryStore, targets: list[S3Store], *, memory
             targets[0],
             memory=memory,
             settle=push.moving.settle,
-            moved_before=push.origin.has_moved,
+            is_copy=push.origin.is_copy,
             overwrite=push.moving.overwrite,
             dry_run=push.plan.dry_run,
         )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from replicator.errors import ConfigurationError
 
-SPANS = {"d": 86_400.0, "H": 3_600.0}
-"""Seconds that a path tells of which ends with such a directive: a file of that day or hour is written until it is
+SPANS = {"d": timedelta(days=1), "H": timedelta(hours=1)}
+"""The time that a path tells of which ends with such a directive: a file of that day or hour is written until it is
 over. That of a minute is complete within seconds, and counts from its beginning.
 """
 
@@ -40,7 +40,9 @@ class TimePath:
         if missing:
             raise ConfigurationError(f"--time-path {pattern!r}: has no %{missing[0]}; %Y, %m and %d are needed")
         self._expression = re.compile(expression)
-        self._span = next((SPANS.get(name, 0.0) for name in "SMHd" if f"(?P<{name}>" in expression), 0.0)
+        self._span = next(
+            (SPANS.get(name, timedelta()) for name in "SMHd" if f"(?P<{name}>" in expression), timedelta()
+        )
 
     def time_of(self, key: str) -> float | None:
         """When the local time that a key tells has come, or its day or hour is over, in seconds since the epoch.
@@ -55,7 +57,7 @@ class TimePath:
             time = datetime(  # noqa: DTZ001 - a path tells local time, as its writer's `date` does
                 told["Y"], told["m"], told["d"], told.get("H", 0), told.get("M", 0), told.get("S", 0)
             )
-            return time.timestamp() + self._span
+            return (time + self._span).timestamp()  # by the clock on the wall: an hour can be there twice
         except (ValueError, OverflowError):
             return None
 

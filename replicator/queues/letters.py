@@ -27,9 +27,9 @@ class Kind(Enum):
 class Letter:
     """A message that was set aside, as it was read.
 
-    route: "" unless it is a work item. bucket: "" unless it is a store's notification. keys: all that it may mean; a
-    work item's are relative to the source's prefix, a notification's are whole. about: what there is to say instead of
-    keys, in one line; of poison, why it cannot be read, and how it begins.
+    route: "" unless it is a work item. source: as in KeysItem. bucket: "" unless a store's notification. keys: all
+    that it may mean; a work item's are relative to the source's prefix, a notification's are whole. about: what there
+    is to say instead of keys, in one line; of poison, why it cannot be read, and how it begins.
     """
 
     message: QueueMessage
@@ -38,6 +38,7 @@ class Letter:
     bucket: str = ""
     keys: tuple[str, ...] = ()
     about: str = ""
+    source: str = ""
 
     @property
     def reason(self) -> str:
@@ -57,8 +58,8 @@ def read_letter(message: QueueMessage) -> Letter:
 
 def _item(message: QueueMessage) -> Letter:
     match decode(message.body):
-        case KeysItem(route, keys):
-            return Letter(message, Kind.KEYS, route, keys=keys)
+        case KeysItem(route, keys, source=source):
+            return Letter(message, Kind.KEYS, route, keys=keys, source=source)
         case RangeItem(route, after, upto):
             end = "the end" if upto is None else ascii(upto)
             return Letter(message, Kind.RANGE, route, about=f"every key after {after!a} up to {end}")

@@ -12,7 +12,7 @@ from replicator.s3.credentials import ChainKeys, keys_for
 from replicator.s3.pace import Limits
 from replicator.s3.store import S3Store
 from replicator.settings import Settings, Work
-from replicator.sides import Side
+from replicator.sides import Side, names_of
 
 PREFLIGHT = Retry(attempts=3)
 """A wrong address should be reported within a second or two."""
@@ -36,11 +36,15 @@ async def open_store(
     side: Side,
     *,
     concurrency: int,
+    name: str = "",
     retry: Retry | None = None,
     limits: Limits | None = None,
     read_secret: Callable[[str], str] | None = None,
 ) -> AsyncIterator[S3Store]:
-    """The store of one side; its connections are closed at the end. Raises ConfigurationError."""
+    """The store of one side, called so or by its location; its connections are closed at the end.
+
+    Raises ConfigurationError.
+    """
     keys = keys_for(side, read_secret=read_secret)
     endpoint = endpoint_of(side)
     client = S3Client(
@@ -54,7 +58,7 @@ async def open_store(
         tls=_tls(side) if endpoint.url.startswith("https") else None,
     )
     async with client:
-        yield S3Store(client, side.prefix, storage_classes=side.storage_classes)
+        yield S3Store(client, side.prefix, name=name, storage_classes=side.storage_classes)
 
 
 @asynccontextmanager
@@ -82,9 +86,9 @@ async def open_targets(
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                open_store(side, concurrency=concurrency, limits=limits, read_secret=read_secret)
+                open_store(side, name=name, concurrency=concurrency, limits=limits, read_secret=read_secret)
             )
-            for side in work.targets
+            for side, name in zip(work.targets, names_of(work.targets), strict=True)
         ]
 
 
@@ -108,13 +112,25 @@ async def check(side: Side) -> None:
         except NoSuchBucket as error:
             raise ConfigurationError(
                 f"{side.role} {side.location}: no such bucket at {store.client.endpoint.url}: check "
-                f"{side.role.upper()}_BUCKET and {upper}_ENDPOINT"
+                f"{_bucket_of(side)} and {_address_of(side)}"
             ) from error
         except Transient as error:
-            raise Unreachable(f"{side.role} {side.location}: {error.detail}: check {upper}_ENDPOINT") from error
+            raise Unreachable(f"{side.role} {side.location}: {error.detail}: check {_address_of(side)}") from error
         except StoreError as error:
-            hint = "AWS_CA_BUNDLE" if "certificate" in error.detail else f"{upper}_ENDPOINT and {upper}_BUCKET"
+            hint = "AWS_CA_BUNDLE" if "certificate" in error.detail else f"{_address_of(side)} and {_bucket_of(side)}"
             raise ConfigurationError(f"{side.role} {side.location}: {error}: check {hint}") from error
+
+
+def _bucket_of(side: Side) -> str:
+    """What said the bucket, for messages."""
+    return side.setting or f"{side.role.upper()}_BUCKET"
+
+
+def _address_of(side: Side) -> str:
+    """What may say the endpoint, for messages."""
+    variable = f"{side.variables}_ENDPOINT"
+    is_named = side.variables != side.role.upper()
+    return f"{variable} or the endpoint's url in replicator.toml" if is_named else variable
 
 
 def _tls(side: Side) -> ssl.SSLContext:

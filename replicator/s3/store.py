@@ -42,13 +42,20 @@ TAGGING_FAILURES = 3
 class S3Store:
     """A bucket below a prefix. Implements ObjectStore; the contracts are there.
 
-    prefix: "" or a string that ends with "/". storage_classes: as ObjectStore has them.
+    prefix: "" or a string that ends with "/". name: what it is called in outcomes; "": by its location.
+    storage_classes: as ObjectStore has them.
     """
 
     def __init__(
-        self, client: S3Client, prefix: str = "", *, storage_classes: StorageClasses = AS_AT_THE_SOURCE
+        self,
+        client: S3Client,
+        prefix: str = "",
+        *,
+        name: str = "",
+        storage_classes: StorageClasses = AS_AT_THE_SOURCE,
     ) -> None:
         self.client = client
+        self._name = name or f"s3://{client.bucket}/{prefix}"
         self.prefix = prefix
         self.storage_classes = storage_classes
         self._tagging_proven = False
@@ -56,7 +63,7 @@ class S3Store:
 
     @property
     def name(self) -> str:
-        return f"s3://{self.client.bucket}/{self.prefix}"
+        return self._name
 
     @property
     def clock_skew(self) -> float:

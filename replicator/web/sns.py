@@ -43,6 +43,10 @@ class NotFromSns(ReplicatorError):
     """An envelope that cannot be believed, or is of a topic that is not taken here. One line."""
 
 
+class WrongTime(NotFromSns):
+    """An envelope that was sent too long ago, or is to come: or the clock of this machine is wrong."""
+
+
 class BadCertificate(ReplicatorError):
     """What was fetched is no certificate of SNS, or none any more: fetch it again."""
 
@@ -148,14 +152,14 @@ def check_addresses(envelope: Envelope) -> None:
 
 
 def check_time(envelope: Envelope, now: float) -> None:
-    """It was sent lately. now: seconds since the epoch. Raises NotFromSns."""
+    """It was sent lately. now: seconds since the epoch. Raises NotFromSns, and WrongTime if that may be our clock."""
     try:
         sent = datetime.fromisoformat(envelope.timestamp)
     except ValueError:
         raise NotFromSns("Timestamp is no time") from None
     age = now - (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
     if not -TOO_YOUNG <= age <= TOO_OLD:
-        raise NotFromSns(f"Timestamp is {age:.0f} seconds ago: must be less than {TOO_OLD}, and not to come")
+        raise WrongTime(f"Timestamp is {age:.0f} seconds ago: must be less than {TOO_OLD}, and not to come")
 
 
 def read_certificate(pem: bytes) -> Certificate:

@@ -70,13 +70,23 @@ class Topics:
         return envelope.kind.value
 
     async def _certificate(self, url: str) -> Certificate:
-        """Fetched once. One after the other: who has no certificate yet can make us fetch no more than that."""
+        """Fetched once. One after the other: who has no certificate yet can make us fetch no more than that.
+
+        Who has one does not wait for those.
+        """
+        known = self._certificates.get(url)
+        if known is not None and not self._has_ended(known):
+            check_validity(known, self._clock())
+            return known
         async with self._fetching:
             known = self._certificates.get(url)
-            if known is None or known.not_valid_after_utc.timestamp() < self._clock():
+            if known is None or self._has_ended(known):
                 known = read_certificate(await self._fetch(url))
             check_validity(known, self._clock())
             self._certificates[url] = known
             if len(self._certificates) > CERTIFICATES:
                 del self._certificates[next(iter(self._certificates))]
         return known
+
+    def _has_ended(self, certificate: Certificate) -> bool:
+        return certificate.not_valid_after_utc.timestamp() < self._clock()

@@ -7,7 +7,8 @@
 | 401    | it shows no token, and is no message of SNS of a topic that is allowed                             |
 | 403    | it means to be of SNS, and is not, or is of another topic                                          |
 | 413    | its body is too large                                                                              |
-| 503    | it did not come in time, or could not be stored or proved, or there is too much at once            |
+| 503    | it did not come in time, or could not be stored or proved, or there is too much at once; SNS sent  |
+|        | it long ago, by our clock                                                                          |
 
 What is refused is answered late: RGW sends a message that was refused again at once, for ever, with all that wait
 behind it. For the same reason one record that cannot be understood is no reason to refuse a message (web.restating).
@@ -35,7 +36,7 @@ from replicator.web.group_commit import GroupCommit
 from replicator.web.pages import add_health
 from replicator.web.restating import Taken, document_in, take
 from replicator.web.server import new_application
-from replicator.web.sns import BadCertificate, Kind, NotFromSns, is_envelope
+from replicator.web.sns import BadCertificate, Kind, NotFromSns, WrongTime, is_envelope
 from replicator.web.tokens import WebhookToken
 from replicator.web.topics import Fetch, Topics
 
@@ -156,6 +157,9 @@ class _Endpoint:
             except PoisonMessage as error:
                 logger.warning("webhook: refused what is no notification: %s", error.reason)
                 raise _Refusal(400, error.reason) from None
+            except WrongTime as error:  # not 403, after which SNS gives up: perhaps it is our clock
+                logger.warning("webhook: a message of SNS is to be sent again: %s: is the clock here right?", error)
+                raise _Refusal(503, f"try again: {error}") from None
             except NotFromSns as error:
                 raise _Refusal(403, str(error)) from None
             except (QueueError, NotFetched, BadCertificate) as error:

@@ -54,7 +54,7 @@ def carried(shell: Mapping[str, str]) -> dict[str, str]:
     has_routes = bool(shell.get("REPLICATOR_CONFIG"))  # which say where to
     for name in ("SOURCE_BUCKET",) if has_routes else ("SOURCE_BUCKET", "TARGET_BUCKET"):
         if not shell.get(name):
-            raise SystemExit(f"{name} is not set: chalice deploy needs SOURCE_BUCKET and TARGET_BUCKET")
+            raise SystemExit(f"{name} is not set: a deployment needs SOURCE_BUCKET and TARGET_BUCKET")
     for name in SECRETS:
         if shell.get(name):
             raise SystemExit(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from replicator.bulk.report import NoReport
 from replicator.errors import PoisonMessage, ReplicatorError, Throttled, Transient
-from replicator.items import Item, PartsItem, decode, encode, is_item
+from replicator.items import Item, KeysItem, PartsItem, decode, encode, is_item
 from replicator.live.batch import KeyTask, Task
 from replicator.live.brake import DeleteBrake, MemoryCounter
 from replicator.live.route import RouteWork
@@ -161,7 +161,10 @@ class Process:
     async def handle(self, body: str, seconds: float) -> bool:
         """Whether the message is done."""
         item = decode(body) if is_item(body) else None
-        tasks: list[Task] = [KeyTask(ROUTE, body)] if item is None else [item]  # type: ignore[list-item]
+        keys = (body,) if item is None else item.keys if isinstance(item, KeysItem) else ()
+        tasks: list[Task] = [KeyTask(ROUTE, key) for key in keys]
+        if isinstance(item, PartsItem):
+            tasks.append(item)
         try:
             for task in tasks:
                 outcomes = await self.work.do(task, seconds=seconds)

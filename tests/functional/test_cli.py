@@ -14,6 +14,7 @@ import threading
 import pytest
 
 from replicator.model import MiB
+from tests.fakes.watched_s3 import watched
 from tests.runs import ROOT, SECONDS, run_command, without_progress
 from tests.servers.base import free_port
 from tests.servers.lab import boto_client, new_bucket
@@ -153,6 +154,26 @@ def test_several_targets_get_the_same(route):
     assert route.at_target() == content(route.target, other) == route.at_source()
 
 
+def test_targets_of_one_name_at_two_endpoints_are_told_apart(route, tmp_path):
+    """What failed at the one was forgotten when it went well at the other, and the run said that all was well."""
+    route.fill(KEYS[:5])
+    report, denied = tmp_path / "report.jsonl", (403, b"<Error><Code>AccessDenied</Code></Error>", {})
+    with watched() as near, watched(lambda asked: denied if asked.method == "PUT" else None) as far:
+        config = "".join(f'[endpoints.{name}]\nurl = "{at.url}"\n' for name, at in (("near", near), ("far-off", far)))
+        (tmp_path / "replicator.toml").write_text(config)
+        keys = {
+            f"{name}_{key}": "hush" for name in ("NEAR", "FAR_OFF") for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+        }
+        unset = {name: None for name in route.environment if name.startswith("TARGET_")}
+        places = [f"s3://{route.source_bucket}", "near:same", "far-off:same"]
+        done = route.run("migrate", *places, "--report", report, cwd=tmp_path, **unset, **keys)
+    assert done.returncode == 1
+    assert len(near.objects) == 5
+    assert not far.objects
+    actions = {(line["target"], line["action"]) for line in lines_of(report)}
+    assert actions == {("near:same/", "copied"), ("far-off:same/", "failed")}
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(route):
     route.fill(KEYS[:3])
     route.target.put_object(Bucket=route.target_bucket, Key="extra", Body=b"x")
@@ -269,6 +290,47 @@ def test_a_bucket_that_does_not_exist_is_named(route, verb, side):
     line = route.refused(verb, **{f"{side}_BUCKET": "no-such-bucket-here"})
     assert f"{side.lower()} s3://no-such-bucket-here/: no such bucket" in line
     assert f"{side}_BUCKET" in line
+
+
+def test_a_bucket_of_a_route_that_does_not_exist_is_named_as_the_route_has_it(route, tmp_path):
+    (tmp_path / "my.toml").write_text(
+        f'[endpoints.far-away]\nurl = "{route.there.url}"\n'
+        f'[routes.a]\nsource = "s3://{route.source_bucket}"\ntargets = "s3://{route.target_bucket}"\n'
+        f'[routes.b]\nsource = "s3://{route.source_bucket}"\ntargets = "far-away:no-such-bucket-here"\n'
+    )
+    keys = {"FAR_AWAY_ACCESS_KEY_ID": route.there.access_key, "FAR_AWAY_SECRET_ACCESS_KEY": route.there.secret_key}
+    line = route.refused("migrate", "--route", "b", "--config", tmp_path / "my.toml", **keys)
+    assert "no such bucket" in line
+    assert "check [routes.b] targets and FAR_AWAY_ENDPOINT or the endpoint's url in replicator.toml" in line
+    assert "TARGET_BUCKET" not in line
+
+
+@pytest.mark.parametrize("verb", ["migrate", "verify"])
+def test_that_nothing_is_left_to_do_is_said_with_what_leaves_nothing(route, tmp_path, verb):
+    empty = route.run(verb)
+    assert "no object: check the bucket and prefix" in empty.stderr
+    route.fill(KEYS[:2])
+    filtered = route.run(verb, "--exclude", "*")
+    assert (empty.returncode, filtered.returncode) == (0, 0)
+    assert "no object that the filters take: check --include, --exclude" in filtered.stderr
+
+
+def test_a_list_without_a_key_is_not_said_to_be_a_bucket_without_an_object(route, tmp_path):
+    route.fill(KEYS[:2])
+    (tmp_path / "keys").write_text("")
+    assert "--keys names no key\n" in route.run("migrate", "--keys", tmp_path / "keys").stderr
+
+
+def test_a_verb_that_is_misspelt_is_answered_with_the_nearest(route):
+    assert "there is no verb 'migrat': 'migrate' is meant?" in route.refused("migrat", "s3://a", "s3://b")
+    assert "No such command 'zzz'" in route.refused("zzz")
+
+
+def test_without_a_verb_the_help_is_shown_as_a_mistake(route):
+    done = route.run()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: replicator ")
+    assert "migrate" in done.stderr
 
 
 @pytest.mark.parametrize("side", ["SOURCE", "TARGET"])

@@ -104,6 +104,14 @@ def test_poison_shows_why_and_how_it_begins_on_one_line(desk):
     assert "x" * 81 not in said.out
 
 
+def test_why_poison_was_set_aside_is_said_once_unless_it_is_something_else(one_file):
+    fail(one_file, "x", reason="poison: not JSON: Expecting value at character 0")
+    said = one_file.run("failures").out
+    assert (said.count("poison: "), said.count("not JSON: Expecting value")) == (1, 1)
+    fail(one_file, "y", reason="poison: of a newer version")
+    assert "begins with 'y': poison: of a newer version" in one_file.run("failures").out
+
+
 def test_no_dead_letters_are_said(desk):
     assert desk.run("failures").out == "no dead letters\n"
 

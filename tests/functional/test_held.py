@@ -125,6 +125,13 @@ def test_only_what_matches_is_released(desk):
     assert {key for one in still_held(desk) for key in one.keys} == {"data/3", "Logs/4"}
 
 
+def test_of_which_source_a_delete_is_stays_with_it(one_file):
+    one_file.held.send([Outgoing(encode(KeysItem(ROUTE, ("a", "b"), source="s3://from/")), REASON)])
+    one_file.run("release", "--include", "a", "--yes")
+    assert released(one_file) == [KeysItem(ROUTE, ("a",), released=True, source="s3://from/")]
+    assert still_held(one_file) == [KeysItem(ROUTE, ("b",), source="s3://from/")]
+
+
 def test_several_patterns_take_what_any_of_them_matches(one_file):
     one_file.park("a", "b", "c")
     one_file.run("release", "--include", "a", "--include", "c", "--yes")

@@ -121,7 +121,7 @@ def test_reconciling_deletes_no_more_than_the_brake_lets_pass(live):
     live.pump.drain()
     assert live.keys() == {"stays", "gone"}
     (held,) = live.messages(live.held)
-    assert decode(held.body) == KeysItem(ROUTE, ("gone",))
+    assert decode(held.body) == KeysItem(ROUTE, ("gone",), source=f"s3://{live.source_bucket}/")
 
 
 def test_a_source_that_lists_nothing_is_not_taken_for_one_that_was_emptied(live):
@@ -155,7 +155,7 @@ def test_a_job_is_told_of_each_of_its_objects_how_it_ended(live):
         assert words in ends[id][1]
     assert live.keys() == {"new+1 ü", "same", "gone"}
     (held,) = live.messages(live.held)
-    assert decode(held.body) == KeysItem(ROUTE, ("gone",))
+    assert decode(held.body) == KeysItem(ROUTE, ("gone",), source=f"s3://{live.source_bucket}/")
     said = live.metrics()
     assert (said["Copied"], said["Held"], said["Failed"]) == (1, 1, 0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -186,19 +187,24 @@ def test_a_server_without_a_catalogue_is_not_given_one(postgres_cluster):
     assert postgres_cluster.run(name, "select count(*) from pg_tables where schemaname = 'public'").strip() == "0"
 
 
-def test_a_reader_that_has_seen_enough_ends_it_without_a_word(tmp_path):
+@pytest.mark.parametrize("entries", [20_000, 3])
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word_and_as_it_ends_other_programs(tmp_path, entries):
     place = tmp_path / "catalog.db"
     with open_catalogue(catalogue_url(str(place), {}), warn=print) as catalogue:
-        catalogue.record([entry(f"{n:06}") for n in range(20_000)])
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m replicator ls --catalog {place} | head -n 2"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (len(done.stdout.splitlines()), done.stderr) == (2, "")
+        catalogue.record([entry(f"{n:06}") for n in range(entries)])
+    read, write = os.pipe()
+    os.close(read)  # it sees enough at once
+    with os.fdopen(write, "wb") as nobody_reads:
+        done = subprocess.run(
+            [sys.executable, "-m", "replicator", "ls", "--catalog", str(place)],
+            cwd=ROOT,
+            stdout=nobody_reads,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_what_the_terminal_cannot_show_is_escaped(tmp_path):

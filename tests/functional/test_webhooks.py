@@ -415,10 +415,13 @@ async def test_what_sns_delivers_raw_needs_the_token_since_it_is_not_signed():
         assert hook.queue.keys == ["k"]
 
 
-async def test_an_old_message_of_sns_is_refused():
+@pytest.mark.parametrize("ahead", [TOO_OLD + 300, -3600])
+async def test_a_message_of_sns_at_the_wrong_time_is_to_be_sent_again_as_it_may_be_our_clock(ahead, caplog):
     async with webhook(topics=[TOPIC]) as hook:
-        hook.sns.now += TOO_OLD + 300
-        assert (await hook.ask(json.dumps(message(Message=told("k"))), headers=SNS))[0] == 403
+        hook.sns.now += ahead
+        assert (await hook.ask(json.dumps(message(Message=told("k"))), headers=SNS))[0] == 503
+        assert hook.queue.bodies == []
+    assert "is the clock here right?" in caplog.text
 
 
 async def test_a_certificate_that_cannot_be_fetched_is_a_reason_to_send_again():

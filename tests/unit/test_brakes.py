@@ -81,10 +81,10 @@ def test_an_empty_source_is_named_whatever_was_allowed():
 def test_what_earlier_passes_deleted_counts_against_the_limit(before, extra, limit, allowed):
     counts = Counts(5, [150 - before], [extra])
     if allowed:
-        check_deletes(counts, NAMES[:1], "from", limit, before=before)
+        check_deletes(counts, NAMES[:1], "from", limit, before=[before])
     else:
         with pytest.raises(Refused, match=f"say --max-delete {before + extra};"):
-            check_deletes(counts, NAMES[:1], "from", limit, before=before)
+            check_deletes(counts, NAMES[:1], "from", limit, before=[before])
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))

@@ -214,6 +214,27 @@ def test_it_tells_what_was_moved_to_a_key_or_below_one(catalogue, key, moved):
     assert not catalogue.has_moved("another route", key)
 
 
+@pytest.mark.parametrize(
+    ("states", "copy"),
+    [
+        ([], False),
+        ([uploaded("key")], True),
+        ([uploaded("key"), entry("key", State.FAILED)], True),
+        ([entry("key", State.FAILED)], False),
+        ([entry("key", State.UPLOADED)], True),
+        ([uploaded("key"), entry("key", State.DELETED)], False),
+        ([uploaded("key"), entry("key", State.MOVED, moved_at=9.0)], False),
+        ([uploaded("key"), entry("key", State.MOVED, moved_at=9.0), entry("key", State.FAILED)], False),
+        ([entry("key", State.MOVED, moved_at=9.0), uploaded("key")], True),
+    ],
+)
+def test_an_object_is_a_copy_if_its_file_was_uploaded_and_neither_was_removed_since(catalogue, states, copy):
+    for one in states:
+        catalogue.record([one])
+    assert catalogue.is_copy(ROUTE, "key") is copy
+    assert not catalogue.is_copy("another route", "key")
+
+
 def test_what_was_moved_stays_so_through_failures_until_it_is_uploaded_anew(catalogue):
     catalogue.record([entry("key", State.MOVED, moved_at=9.0)])
     for state in (State.FAILED, State.SKIPPED, State.FAILED):

@@ -344,6 +344,32 @@ def test_a_file_that_cannot_be_used_is_caught_up_from_memory(place, clock, said)
     assert len(said) == 2
 
 
+def test_a_file_that_was_moved_in_an_outage_is_known_to_be_from_memory(place, clock, said):
+    """Else a new file of its name replaces the object, which is the only copy."""
+    place.mkdir()
+    with open_catalogue(url_of(place), clock=clock, warn=said.append) as catalogue:
+        catalogue.record([uploaded("folder/other"), entry("folder/key", state=State.MOVED, moved_at=1.0)])
+        asked = [
+            (ROUTE, "folder/key"),
+            (ROUTE, "folder/"),
+            (ROUTE, "folder/other"),
+            (ROUTE, "fold"),
+            ("other", "folder/"),
+        ]
+        assert [catalogue.has_moved(*one) for one in asked] == [True, True, False, False, False]
+
+
+def test_while_nobody_can_be_asked_no_object_is_known_to_be_a_copy(place, clock, said):
+    place.mkdir()
+    with open_catalogue(url_of(place), clock=clock, warn=said.append) as catalogue:
+        catalogue.record([uploaded("k")])
+        assert not catalogue.is_copy(ROUTE, "k")
+        place.rmdir()
+        clock.now += RETRY_SECONDS
+        assert catalogue.is_copy(ROUTE, "k")
+        assert not catalogue.is_copy(ROUTE, "other")
+
+
 def test_memory_is_bounded_and_what_is_lost_is_said(place, clock, said):
     place.mkdir()
     with open_catalogue(url_of(place), clock=clock, warn=said.append) as catalogue:

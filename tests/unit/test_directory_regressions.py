@@ -97,7 +97,7 @@ async def test_a_file_that_was_written_again_before_its_turn_is_not_settled_and_
     bucket = Bucket()
     async with DirectoryStore(Base(base)) as store:
         files = SettledFiles(Base(base), Settle(30), anything)
-        rules = {"settle": Settle(30), "moved_before": anything, "overwrite": True, "dry_run": False}
+        rules = {"settle": Settle(30), "is_copy": anything, "overwrite": True, "dry_run": False}
         rules["clock"] = lambda: file.stat().st_mtime + 20
         job = MoveJob(store, MemoryStore(bucket), memory=LIMIT, **rules)
         async for keys in files.keys():

@@ -20,7 +20,7 @@ from replicator.errors import (
     TooLargeForNow,
     Transient,
 )
-from replicator.items import PartsItem, decode, encode
+from replicator.items import KeysItem, PartsItem, decode, encode
 from replicator.live.batch import KeyTask
 from replicator.live.brake import DeleteBrake, MemoryCounter
 from replicator.live.piece import MOST_PARTS, pieces
@@ -134,6 +134,9 @@ class World:
         return await self.route.do(KeyTask("default", KEY), seconds=LONG)
 
     async def do(self, item, *, seconds=LONG):
+        if isinstance(item, KeysItem):
+            tasks = [KeyTask(item.route, key) for key in item.keys]
+            return [outcome for task in tasks for outcome in await self.route.do(task, seconds=seconds)]
         return await self.route.do(item, seconds=seconds)
 
     async def work_off(self, most=500):
@@ -477,6 +480,34 @@ async def test_another_object_at_the_source_while_parts_are_on_their_way(moment,
         world.queue += old
         await world.work_off()
         await world.meet()
+    await world.work_off()
+    world.check()
+
+
+@pytest.mark.parametrize("change", ["alike", "other", "small"])
+@pytest.mark.parametrize("died_at", [None, "SendMessage", "AbortMultipartUpload", "HeadObject"])
+@in_no_time
+async def test_a_change_that_only_old_items_find_is_mirrored_though_whoever_finds_it_dies(died_at, change):
+    """A migration of a bucket that tells of nothing: the old version is dropped, and the new one must be there."""
+    world = World("abcd")
+    await world.meet()
+    await world.do(world.queue.pop(0))
+    if change == "small":
+        world.source_bucket.write(KEY, b"small")
+    else:
+        world.write("abxd" if change == "alike" else "wxyz")
+
+    async def before(operation, key, name):
+        if operation == died_at and name != world.source.name:
+            raise Killed
+
+    async def sending(items):
+        await before("SendMessage", KEY, "")
+
+    world.before, world.sending = before, sending
+    assert await until_killed(world.do(world.queue[0])) is (died_at is not None)
+    world.before = world.sending = None
+    world.restart()
     await world.work_off()
     world.check()
 

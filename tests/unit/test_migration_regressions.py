@@ -1,11 +1,16 @@
 """Cases of bulk runs that were wrong once."""
 
+import asyncio
+
 import pytest
 
-from replicator.bulk.plan import MOST_PASSES
+from replicator.bulk.brakes import MaxDelete
+from replicator.bulk.plan import MOST_PASSES, Plan
 from replicator.errors import Refused, StoreError
 from replicator.model import Attributes, Deletes, Did
+from tests.runs import migration
 from tests.unit.test_migration import (
+    BEGAN,
     KEYS,
     LARGE,
     LONG_AGO,
@@ -18,6 +23,7 @@ from tests.unit.test_migration import (
     fail_on,
     keys_of,
     migrate,
+    once,
 )
 
 
@@ -44,6 +50,55 @@ async def test_nothing_is_deleted_in_a_pass_whose_listing_fails():
     fail_listing(source, page=5, listing=1)
     with pytest.raises(StoreError, match="HTTP 500"):
         await migrate(source, target, deletes=Deletes.MIRROR, concurrency=2)
+    assert "DeleteObject" not in target.calls
+
+
+async def test_a_run_that_was_cut_off_while_it_deleted_goes_on_with_that(tmp_path):
+    """What it had deleted in this very pass counted twice, and the rest was refused for good."""
+    extra = [f"too many {n:03}" for n in range(900)]
+    source, target = Place("from", KEYS), Place("to", [*KEYS, *extra])
+    plan = Plan(deletes=Deletes.MIRROR, max_delete=MaxDelete(objects=len(extra)))
+
+    async def run():
+        async with migration(source, [target], plan, state=tmp_path / "state", clock=lambda: BEGAN) as one:
+            await one.run()
+
+    def cut_off(operation, key):
+        if target.calls.count("DeleteObject") == 290:
+            running.cancel()
+
+    target.effects.append(cut_off)
+    running = asyncio.ensure_future(run())
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(KEYS) < len(keys_of(target)) < len(KEYS) + len(extra)
+    await run()
+    assert keys_of(target) == sorted(KEYS)
+
+
+async def test_what_one_of_two_targets_lost_in_an_earlier_pass_counts_for_it_alone():
+    """The sum was shared out evenly: 90 and 40 of an allowed 100 went."""
+    late = [f"late {n}" for n in range(40)]
+    source = Place("from", [*KEYS, *late])
+    one, two = Place("one", [*KEYS, *late]), Place("two", [*KEYS, *late, *(f"x {n:02}" for n in range(90))])
+
+    def lose_them():
+        for key in late:
+            del source.bucket.objects[key]
+        source.bucket.write("new", b"new", TEXT)
+
+    once(two, "DeleteObject", "x 89", lose_them)
+    with pytest.raises(Refused, match="memory://two/.* 90 were deleted before"):
+        await migrate(source, one, two, deletes=Deletes.MIRROR, max_delete=MaxDelete(objects=100))
+    assert set(late) < set(keys_of(two))
+
+
+async def test_what_lies_in_the_trash_makes_no_room_for_more_deletes():
+    """A tenth of the target's objects may go: years of trash made that all that was alive."""
+    trash = [f"trash/20240101T000000Z-abcdef/{n:04}" for n in range(2000)]
+    source, target = Place("from", KEYS[:1]), Place("to", [*KEYS, *(f"alive {n:03}" for n in range(180)), *trash])
+    with pytest.raises(Refused, match="199 of the 200 objects"):
+        await migrate(source, target, deletes=Deletes.MIRROR)
     assert "DeleteObject" not in target.calls
 
 

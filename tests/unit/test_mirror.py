@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from urllib.parse import quote_plus
 
 import pytest
@@ -256,6 +257,23 @@ async def test_what_a_person_has_released_is_deleted(mirrors_deletes):
     (one,) = await world.handle(encode(KeysItem("all", ("a",), released=True)))
     assert (one.error, world.held.sent, world.copied("all")) == (None, [], [])
     await world.mirror.close()
+
+
+async def test_a_delete_that_is_released_when_the_route_begins_elsewhere_is_not_done(mirrors_deletes, monkeypatch):
+    """What a person has let pass is that this source no longer has the key, not that another one never had it."""
+    world = World()
+    gone(world, "a")
+    await world.handle(event("a"))
+    ((held, _),) = world.held.sent
+    monkeypatch.setitem(CONFIG["routes"]["all"], "source", "here:moved")
+    moved = World()
+    gone(moved, "a")
+    (one,) = await moved.handle(encode(replace(held, released=True)))
+    assert one.poison
+    assert "begins at s3://moved/ here, and s3://from/ is meant" in one.error
+    assert moved.copied("all") == ["a"]
+    for each in (world, moved):
+        await each.mirror.close()
 
 
 async def test_a_delete_that_a_piece_of_a_large_object_meets_is_held_back_as_well(mirrors_deletes):

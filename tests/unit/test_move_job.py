@@ -10,6 +10,7 @@ import pytest
 
 from replicator.directory.beneath import Base
 from replicator.directory.store import DirectoryStore
+from replicator.errors import Transient
 from replicator.model import Did, MiB
 from replicator.multipart import md5_of
 from replicator.push.jobs import MoveJob
@@ -28,7 +29,7 @@ def put(folder, name, data=b"data", *, age=3600.0):
 
 async def move(folder, target, key, *, store=DirectoryStore, **rules):
     async with store(Base(folder)) as source:
-        given = {"settle": Settle(30), "moved_before": lambda _: False, "overwrite": False, "dry_run": False, **rules}
+        given = {"settle": Settle(30), "is_copy": lambda _: False, "overwrite": False, "dry_run": False, **rules}
         return await MoveJob(source, target, memory=64 * MiB, **given).move(key)
 
 
@@ -97,19 +98,69 @@ async def test_a_link_is_left_alone_and_named(tmp_path):
 async def test_an_object_that_was_moved_there_before_is_not_lost_to_a_new_file_of_its_name(tmp_path):
     path, target = put(tmp_path, "log", b"a late line"), MemoryStore()
     target.bucket.write("log", b"a thousand lines")
-    outcome = await move(tmp_path, target, "log", moved_before=lambda key: key == "log")
+    outcome = await move(tmp_path, target, "log", is_copy=lambda key: key != "log")
     assert outcome.did is Did.FAILED
     assert "--overwrite" in outcome.reason
     assert path.exists()
     assert target.bucket.objects["log"].data == b"a thousand lines"
 
 
-@pytest.mark.parametrize("rules", [{"overwrite": True}, {"moved_before": lambda _: False}], ids=["told", "not moved"])
-async def test_what_was_not_moved_there_is_replaced_and_what_was_if_that_is_meant(tmp_path, rules):
+async def test_a_dry_run_says_that_such_a_file_would_not_be_moved(tmp_path):
+    put(tmp_path, "log", b"a late line")
+    target = MemoryStore()
+    target.bucket.write("log", b"a thousand lines")
+    dids = [
+        (await move(tmp_path, target, "log", dry_run=True, **rules)).did
+        for rules in ({}, {"overwrite": True}, {"is_copy": lambda _: True})
+    ]
+    assert dids == [Did.FAILED, Did.MOVED, Did.MOVED]
+
+
+@pytest.mark.parametrize("operation", ["HeadObject", "activity"])
+async def test_what_could_not_be_looked_at_is_not_replaced_a_moment_later(tmp_path, operation):
+    """One answer that does not come is enough: the next one does, and the only copy of another file was lost."""
+    path = put(tmp_path, "log", b"a late line")
+    failures = ["timed out"]
+
+    async def step(happening, key):
+        if happening == operation and failures:
+            raise Transient(happening, key, failures.pop())
+
+    class Slow(DirectoryStore):
+        async def activity(self, key):
+            await step("activity", key)
+            return await super().activity(key)
+
+    target = MemoryStore(step=step)
+    target.bucket.write("log", b"a thousand lines")
+    outcome = await move(tmp_path, target, "log", store=Slow)
+    assert (outcome.did, failures) == (Did.FAILED, [])
+    assert (path.read_bytes(), target.bucket.objects["log"].data) == (b"a late line", b"a thousand lines")
+
+
+async def test_a_file_that_was_gone_when_it_was_looked_at_is_left_to_the_next_run(tmp_path):
+    """It may be there again by now, and nobody has seen whether it may have that name."""
+    target = MemoryStore()
+    target.bucket.write("log", b"a thousand lines")
+
+    class Back(DirectoryStore):
+        async def activity(self, key):
+            try:
+                return await super().activity(key)
+            finally:
+                put(tmp_path, "log", b"a late line")
+
+    outcome = await move(tmp_path, target, "log", store=Back)
+    assert outcome.did is Did.IN_SYNC
+    assert target.bucket.objects["log"].data == b"a thousand lines"
+
+
+@pytest.mark.parametrize("rules", [{"overwrite": True}, {"is_copy": lambda _: True}], ids=["told", "a copy"])
+async def test_what_is_known_to_be_a_copy_is_replaced_and_anything_if_that_is_meant(tmp_path, rules):
     put(tmp_path, "log", b"new")
     target = MemoryStore()
     target.bucket.write("log", b"old")
-    assert (await move(tmp_path, target, "log", **{"moved_before": lambda _: True, **rules})).did is Did.MOVED
+    assert (await move(tmp_path, target, "log", **rules)).did is Did.MOVED
     assert target.bucket.objects["log"].data == b"new"
 
 
@@ -118,7 +169,7 @@ async def test_nothing_is_lost_where_the_object_that_was_moved_is_gone_or_the_sa
     path, target = put(tmp_path, "log", b"late"), MemoryStore()
     if there is not None:
         target.bucket.write("log", there)
-    assert (await move(tmp_path, target, "log", moved_before=lambda _: True)).did is Did.MOVED
+    assert (await move(tmp_path, target, "log")).did is Did.MOVED
     assert not path.exists()
 
 

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from replicator.converge import Converger
-from replicator.errors import QueueError, Refused, TooLargeForNow, Transient, UntrustworthyListing
+from replicator.errors import QueueError, Refused, StoreError, TooLargeForNow, Transient, UntrustworthyListing
 from replicator.filters import KeyFilter, Rule
 from replicator.items import MOST_KEYS, KeysItem, RangeItem, decode, encode
 from replicator.live.ranges import MOST_GIVEN, SPLIT_EVERY, Ranges
@@ -413,6 +413,38 @@ async def test_cut_off_while_the_far_half_is_sent_nothing_is_left_out(sent_befor
     assert world.copied() == world.wanted()
 
 
+@pytest.mark.parametrize("sent_before", [True, False])
+@in_no_time
+async def test_cut_off_while_keys_are_sent_apart_none_of_them_is_left_out(sent_before):
+    """They may not have been sent, and what is left of the range begins behind them."""
+    extra = [f"{key}x" for key in numbered(150)]
+    world = World(numbered(300), there=extra)
+    for store, size in ((world.source, 50), (world.targets[0], 1000)):
+        store.list_pages = functools.partial(MemoryStore.list_pages, store, page_size=size)
+    hanging = []
+
+    async def send(items):
+        if not hanging:
+            hanging.append(items)
+            world.sent += items if sent_before else []
+            await asyncio.sleep(60)
+        world.sent += items
+
+    world.ranges.send = send
+    await world.work(seconds=0.2)
+    assert hanging
+    waiting = [item for item in world.sent if isinstance(item, RangeItem)]
+    world.sent = [item for item in world.sent if isinstance(item, KeysItem)]
+    await world.work_off(*waiting)
+    assert set(world.apart) == set(extra)
+
+
+async def test_keys_that_are_sent_apart_are_of_the_source_that_was_meant():
+    world = World(["a"], there=["extra"])
+    await world.work(RangeItem(ROUTE, source="s3://meant/"))
+    assert world.sent == [KeysItem(ROUTE, ("extra",), source="s3://meant/")]
+
+
 @in_no_time
 async def test_a_range_that_cannot_be_cut_is_done_to_its_end():
     world = World(numbered(3 * SPLIT_EVERY * 3))
@@ -459,8 +491,10 @@ async def test_a_queue_that_does_not_answer_fails_the_range_and_nothing_runs_on(
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-@pytest.mark.parametrize("error", [Transient, UntrustworthyListing])
-async def test_a_listing_that_breaks_fails_the_range_and_deletes_nothing(side, error):
+@pytest.mark.parametrize(("error", "fails"), [(Transient, False), (UntrustworthyListing, True)])
+async def test_a_listing_that_breaks_off_deletes_nothing_and_only_one_that_is_in_order_counts_up_to_there(
+    side, error, fails
+):
     world = World(numbered(30), there=["00000x", "00001x", "00002x", "zzz"])
     there = world.copied()
     store = world.source if side == "source" else world.targets[0]
@@ -475,13 +509,55 @@ async def test_a_listing_that_breaks_fails_the_range_and_deletes_nothing(side, e
             yield page
 
     store.list_pages = list_pages
-    with pytest.raises(error):
+    if fails:
+        with pytest.raises(error):
+            await world.work()
+        assert world.sent == []
+    else:
         await world.work()
+        assert [item.after > "" for item in world.sent if isinstance(item, RangeItem)] == [True]
     await settle()
     assert not running()
     store.list_pages = whole
-    await world.work_off()
+    left = [item for item in world.sent if isinstance(item, RangeItem)]
+    world.sent = [item for item in world.sent if isinstance(item, KeysItem)]
+    await world.work_off(*left)
     assert world.copied() == {**world.wanted(), **there}
+    assert set(world.apart) == set(there)
+
+
+@pytest.mark.parametrize("broken", [{"Transient": 0.1}, {"UntrustworthyListing": ("c/", "e/", "g/")}])
+@in_no_time
+async def test_where_listings_break_off_again_and_again_ranges_do_not_multiply(broken):
+    """Each is tried twelve times, as messages are; done again as a whole, it would send its far halves again."""
+    chance = random.Random(1)
+    world = World([f"{a}/{b}/{n:02}" for a in "abcdefgh" for b in "abcdefgh" for n in range(16)], concurrency=64)
+    whole = world.source.list_pages
+
+    async def list_pages(**asked):
+        async for page in whole(**asked):
+            if asked.get("page_size") != 1:
+                if chance.random() < broken.get("Transient", 0.0):
+                    raise Transient("ListObjectsV2", "source/", "made to fail")
+                if any(entry.key.startswith(broken.get("UntrustworthyListing", ())) for entry in page):
+                    raise UntrustworthyListing("ListObjectsV2", "source/", "not in order")
+            yield page
+
+    world.source.list_pages = list_pages
+    waiting, dead, handled = [(RangeItem(ROUTE), 1)], [], 0
+    while waiting:
+        handled += 1
+        assert handled < 500, "ranges multiply"
+        item, tries = waiting.pop(0)
+        try:
+            await world.work(item)
+        except StoreError:
+            (waiting if tries < 12 else dead).append((item, tries + 1))
+        waiting += [(item, 1) for item in world.sent]
+        world.sent = []
+    for key in world.wanted().keys() - world.copied().keys():
+        assert any(one.after < key <= (one.upto or key) for one, _ in dead), "is in no message any more"
+    assert len(dead) <= len(broken.get("UntrustworthyListing", ()))
 
 
 async def test_a_source_that_is_not_listed_in_order_is_not_believed_at_the_end_of_a_range():

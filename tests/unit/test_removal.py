@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from replicator.directory.beneath import Base
-from replicator.directory.removal import Surveyed, remove, remove_emptied, survey
+from replicator.directory.removal import ASIDE, Surveyed, put_all_back, remove, remove_emptied, survey
 from replicator.directory.store import DirectoryStore
 from replicator.errors import AccessDenied, ChangedMeanwhile, NoSuchBucket, NoSuchKey, NotAnObject
 from tests.folders import CAP_LEASE, put, rewrite_keeping_times, tree, unprivileged
@@ -317,6 +317,121 @@ async def test_of_a_file_of_another_user_it_cannot_be_told_and_only_its_version_
                 await store.remove("folder/file", "made up")
             await store.remove("folder/file", await version_of(store))
     assert not file.exists()
+
+
+# What a crash leaves aside
+
+
+def put_back(base):
+    """As a run begins; what could not be."""
+    opened_base = Base(base)
+    return put_all_back(opened_base, survey(opened_base, NOW).aside)
+
+
+async def test_a_file_that_a_crash_left_aside_is_not_replaced_by_the_next_one_of_its_name(base, file):
+    """In a container every process has the same number, and so the same folder to take files aside."""
+    aside = put(base / "folder", f"{ASIDE}{os.getpid()}/file", b"nowhere else")
+    assert put_back(base) == [f"folder/{aside.parent.name}/file"]
+    async with opened(base) as store:
+        await store.remove("folder/file", await version_of(store))
+    assert (file.exists(), aside.read_bytes()) == (False, b"nowhere else")
+    assert put_back(base) == []
+    assert file.read_bytes() == b"nowhere else"
+
+
+def test_a_file_that_was_being_put_back_when_a_run_was_killed_is_one_file_again(base, file):
+    aside = put(base / "folder", f"{ASIDE}1/another").with_name("file")
+    os.link(file, aside)
+    assert put_back(base) == []
+    assert sorted(os.listdir(base / "folder")) == ["another", "file"]
+    assert file.stat().st_nlink == 1
+
+
+CUT_OFF = """
+import os, sys
+from replicator.directory.removal import remove
+from replicator.errors import ChangedMeanwhile
+
+STEPS = ("os.mkdir", "os.rename", "os.link", "os.remove", "os.rmdir")
+left = int(sys.argv[1])
+
+def step(event, arguments):
+    global left
+    left -= event in STEPS
+    if left < 0:
+        os._exit(9)
+
+def is_the_one(found):
+    if len(sys.argv) > 2:
+        os.rename(sys.argv[2], "file")
+    sys.addaudithook(step)
+    return True
+
+try:
+    remove(os.open(".", os.O_RDONLY), "file", "file", is_the_one)
+except ChangedMeanwhile:
+    pass
+"""
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("replaced", [False, True], ids=["the one", "replaced"])
+def test_wherever_a_removal_is_cut_off_the_next_run_finds_all_that_was_not_removed(base, replaced, steps):
+    put(base, "file", b"uploaded")
+    if replaced:
+        put(base, "other", b"nowhere else")
+    command = [sys.executable, "-c", CUT_OFF, str(steps), *(["other"] if replaced else [])]
+    cut_off = subprocess.run(command, cwd=base, env={**os.environ, "PYTHONPATH": os.getcwd()}, check=False).returncode
+    assert cut_off in ((0, 9) if steps > 2 else (9,))
+    assert put_back(base) == []
+    found = {str(path.relative_to(base)): path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    assert found == ({"file": b"nowhere else"} if replaced else {"file": b"uploaded"} if steps < 3 else {})
+    assert not list(base.rglob(f"{ASIDE}*"))
+
+
+@pytest.fixture
+def full(base):
+    """A full disk with two files."""
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=3", "none", base]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount")
+    put(base, "file", b"0123456789")
+    put(base, "other", b"9876543210")
+    with pytest.raises(OSError, match="No space"):
+        put(base, "third")
+    yield base
+    subprocess.run(["umount", "-l", base], capture_output=True, check=True)
+
+
+async def test_files_are_removed_from_a_full_disk(full):
+    """Which needs it most: there is no room for the folder in which they are taken aside."""
+    async with opened(full) as store:
+        await store.remove("file", await version_of(store, "file"))
+        await store.remove("other", await version_of(store, "other"))
+    assert os.listdir(full) == []
+
+
+def test_what_takes_the_place_of_a_file_on_a_full_disk_stays_there(full):
+    descriptor = os.open(full, os.O_RDONLY)
+
+    def is_the_one(found):
+        (full / "other").rename(full / "file")
+        return True
+
+    try:
+        with pytest.raises(ChangedMeanwhile, match="another file"):
+            remove(descriptor, "file", "file", is_the_one)
+    finally:
+        os.close(descriptor)
+    assert [(one.name, one.read_bytes()) for one in full.iterdir()] == [("file", b"9876543210")]
+
+
+def test_what_a_crash_left_aside_on_a_full_disk_is_put_back_unless_another_file_is_there(full):
+    (full / "file").rename(full / f"{ASIDE}file")
+    assert put_back(full) == []
+    (full / "file").rename(full / f"{ASIDE}other")
+    assert put_back(full) == [f"{ASIDE}other"]
+    assert sorted(one.read_bytes() for one in full.iterdir()) == [b"0123456789", b"9876543210"]
 
 
 # Folders

@@ -142,8 +142,13 @@ import json, os, sys, time
 from replicator.push.settle import TimePath
 os.environ["TZ"] = sys.argv[1]
 time.tzset()
-print(json.dumps([TimePath("%Y-%m-%d %H:%M").time_of(key) for key in sys.argv[2:]]))
+print(json.dumps([TimePath(sys.argv[2]).time_of(key) for key in sys.argv[3:]]))
 """
+
+
+def told_in_zone(zone, pattern, key):
+    command = [sys.executable, "-c", IN_ZONE, zone, pattern, key]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +164,23 @@ print(json.dumps([TimePath("%Y-%m-%d %H:%M").time_of(key) for key in sys.argv[2:
     ],
 )
 def test_a_path_tells_local_time(zone, key, seconds):
-    ran = subprocess.run([sys.executable, "-c", IN_ZONE, zone, key], capture_output=True, text=True, check=True)
-    found = json.loads(ran.stdout)[0]
+    found = told_in_zone(zone, "%Y-%m-%d %H:%M", key)
     assert found == seconds or (seconds is None and isinstance(found, float))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "over"),
+    [
+        ("%Y-%m-%d %H", "2024-10-27 01", 1729987200.0),
+        ("%Y-%m-%d %H", "2024-10-27 02", 1729994400.0),  # two hours long
+        ("%Y-%m-%d", "2024-10-27", 1730070000.0),
+        ("%Y-%m-%d %H", "2024-03-31 01", 1711846800.0),
+        ("%Y-%m-%d", "2024-03-31", 1711922400.0),
+    ],
+)
+def test_an_hour_or_day_in_which_clocks_are_changed_is_over_when_the_next_one_begins(pattern, key, over):
+    """An hour too early, and what was appended after that was a new file of the same name."""
+    assert told_in_zone("CET-1CEST,M3.5.0,M10.5.0/3", pattern, key) == over
 
 
 # Settling

@@ -25,7 +25,7 @@ from replicator.web.sns import (
     read_envelope,
     signed_text,
 )
-from replicator.web.topics import CERTIFICATES
+from replicator.web.topics import CERTIFICATES, Topics
 from tests.fakes.sns import CERTIFICATE, HOST, NOW, TOPIC, Sns, certificate, message
 
 ROOT = Path(__file__).parents[2]
@@ -278,6 +278,28 @@ async def test_a_certificate_is_fetched_once_also_by_many_at_once():
     topics = sns.topics()
     await asyncio.gather(*(topics.proved(message()) for _ in range(20)))
     assert sns.asked == [CERTIFICATE]
+
+
+async def test_who_has_a_known_certificate_does_not_wait_while_another_one_is_fetched():
+    """Anybody may name one that SNS is slow to say it has not."""
+    sns, slow = Sns(), asyncio.Event()
+
+    async def fetch(url):
+        if url != CERTIFICATE:
+            await slow.wait()
+        return await sns.fetch(url)
+
+    topics = Topics(frozenset([TOPIC]), fetch=fetch, clock=lambda: sns.now)
+    await topics.proved(message())
+    stranger = asyncio.create_task(topics.proved(message(SigningCertURL=f"{HOST}/none.pem")))
+    await asyncio.sleep(0)
+    genuine = asyncio.create_task(topics.proved(message()))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert genuine.done()
+    slow.set()
+    with pytest.raises(BadCertificate):
+        await stranger
 
 
 async def test_a_certificate_that_has_ended_is_fetched_again():

@@ -95,8 +95,17 @@ def test_losses_are_counted_by_kind_whatever_the_name_in_the_metadata():
     assert tally.not_kept == {"metadata": 2, "tags": 2, "storage class GLACIER": 1, "website-redirect": 1}
 
 
+def test_deletes_are_told_by_target_and_those_of_earlier_passes_apart():
+    tally = tally_of(outcome(Did.DELETED))
+    tally.start_pass()
+    tally.add(outcome(Did.DELETED))
+    tally.add(Outcome("key", "s3://other/", Did.DELETED, "because"))
+    assert tally.deleted == {"s3://to/": 2, "s3://other/": 1}
+    assert tally.deleted_before == {"s3://to/": 1}
+
+
 def test_a_run_that_goes_on_knows_what_it_has_done():
-    tally = tally_of(outcome(Did.COPIED, bytes=5, not_kept=("tags",)), outcome(Did.IN_SYNC))
+    tally = tally_of(outcome(Did.COPIED, bytes=5, not_kept=("tags",)), outcome(Did.IN_SYNC), outcome(Did.DELETED))
     tally.counts.add(Counts(source=7, targets=[3, 4], extra=[0, 1]))
     again = Tally()
     again.restore(json.loads(json.dumps(tally.to_json())))
