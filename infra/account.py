@@ -129,9 +129,11 @@ def _look_at_concurrency(deployment: Deployment, client: LambdaClient) -> list[s
         limits = client.get_account_settings()["AccountLimit"]
     except ClientError:
         return []
-    wanted, left = deployment.numbers["MaximumConcurrency"], limits.get("UnreservedConcurrentExecutions")
-    if left is not None and left < wanted:
+    changes, work = deployment.numbers["MaximumConcurrency"], deployment.numbers["WorkConcurrency"]
+    left = limits.get("UnreservedConcurrentExecutions")
+    if left is not None and left < changes + work:
         return [
-            f"MAX_CONCURRENCY={wanted}, but this account has {left} left for all its functions: some will be throttled"
+            f"MAX_CONCURRENCY={changes} and WORK_CONCURRENCY={work}, but this account has {left} left for all its "
+            "functions: some will be throttled"
         ]
     return []

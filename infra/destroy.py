@@ -37,7 +37,7 @@ COUNTED = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """The three queues of a stack. sleep: takes seconds."""
+    """The queues of a stack. sleep: takes seconds."""
 
     client: SQSClient
     name: str
@@ -55,12 +55,16 @@ class Queues:
         counts: dict[str, str] = dict(answer["Attributes"])  # type: ignore[arg-type]
         return sum(int(counts.get(name, "0")) for name in COUNTED)
 
+    def to_do(self) -> int:
+        """Changes and work items."""
+        return self.left() + self.left("-work")
+
     def drained(self, seconds: float) -> bool:
-        """Waits until the changes are all done; False if they are not after so many seconds. 0: looks once."""
+        """Waits until all changes and work items are done; False if not after so many seconds. 0: looks once."""
         if seconds <= 0:
-            return self.left() == 0
+            return self.to_do() == 0
         quiet, waited = 0, 0.0
-        while (quiet := quiet + 1 if self.left() == 0 else 0) < QUIET_LOOKS:
+        while (quiet := quiet + 1 if self.to_do() == 0 else 0) < QUIET_LOOKS:
             if waited >= seconds:
                 return False
             self.sleep(LOOK_SECONDS)
@@ -104,8 +108,8 @@ def run_destruction(location: str, session: boto3.Session, *, dry: bool, force: 
         say(f"  {line}")
     if not force and not queues.drained(wait):
         raise Refused(
-            f"{queues.left()} changes still wait in {queues.name}, and the bucket no longer notifies it: destroy again "
-            "to go on waiting, deploy again to connect it, or say FORCE=1 to throw them away"
+            f"{queues.to_do()} changes still wait in {queues.name}, and the bucket no longer notifies it: destroy "
+            "again to go on waiting, deploy again to connect it, or say FORCE=1 to throw them away"
         )
     _remove(stack, found, session, there.get("ArtifactBucket"), said=bool(lines), say=say)
 

@@ -14,7 +14,7 @@ from chalicelib.deployment import CARRIED, carried, queue_name
 from replicator.errors import ConfigurationError
 from replicator.sides import split_location
 
-MADE_HERE = ("QUEUE_URL", "DEAD_LETTERS_URL", "HOLD_QUEUE_URL", "BRAKE_TABLE")
+MADE_HERE = ("QUEUE_URL", "DEAD_LETTERS_URL", "HOLD_QUEUE_URL", "WORK_QUEUE", "BRAKE_TABLE")
 """What the Lambda reads, and the stack itself knows."""
 
 DAYS_OF_LOGS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
@@ -127,6 +127,7 @@ _NUMBERS: dict[str, tuple[str, int, range]] = {
     "LambdaMemory": ("LAMBDA_MEMORY", 1024, range(512, 10241)),
     "BatchWindow": ("BATCH_WINDOW", 1, range(301)),
     "MaximumConcurrency": ("MAX_CONCURRENCY", 20, range(2, 1001)),
+    "WorkConcurrency": ("WORK_CONCURRENCY", 20, range(2, 1001)),
     "LagSeconds": ("LAG_SECONDS", 300, range(1, 86401)),
     "AgeSeconds": ("AGE_SECONDS", 900, range(60, 1209601)),
     "LogDays": ("LOG_DAYS", 30, range(1, 3654)),

@@ -22,7 +22,7 @@ POLL_SECONDS = 3.0
 LOOKS = 1200
 """An hour: longer than anything in this stack takes."""
 
-QUEUES = ("Changes", "DeadLetters", "Hold")
+QUEUES = ("Changes", "Work", "DeadLetters", "Hold")
 NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 NEVER_WAS = ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED")
 """What is left of a stack whose first deployment failed: there is nothing in it, and it cannot be updated."""

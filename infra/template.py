@@ -108,6 +108,7 @@ def variables_for_chalice(deployment: Deployment, account: Account) -> dict[str,
         "QUEUE_URL": account.queue_url(deployment.queue),
         "DEAD_LETTERS_URL": account.queue_url(f"{deployment.queue}-dead"),
         "HOLD_QUEUE_URL": account.queue_url(f"{deployment.queue}-hold"),
+        "WORK_QUEUE": f"{deployment.queue}-work",
         "BRAKE_TABLE": deployment.queue,
     }
 
@@ -125,9 +126,8 @@ def _finish_function(properties: dict[str, Any], deployment: Deployment) -> None
     properties["CodeUri"] = {"Bucket": {"Ref": "ArtifactBucket"}, "Key": {"Ref": "CodeKey"}}
     properties.setdefault("Environment", {}).setdefault("Variables", {}).update(_environment(deployment))
     properties.pop("Tags", None)  # chalice's version: every function would change with it
-    for event in properties.get("Events", {}).values():
-        if event["Type"] == "SQS":  # so that the queue is there before what receives from it
-            event["Properties"]["Queue"] = {"Fn::GetAtt": ["Changes", "Arn"]}
+    if (changes := properties.get("Events", {}).get("MirrorSqsEventSource")) is not None:
+        changes["Properties"]["Queue"] = {"Fn::GetAtt": ["Changes", "Arn"]}  # chalice's words do not wait for the queue
 
 
 def _environment(deployment: Deployment) -> dict[str, Any]:
@@ -137,6 +137,7 @@ def _environment(deployment: Deployment) -> dict[str, Any]:
         "QUEUE_URL": {"Ref": "Changes"},
         "DEAD_LETTERS_URL": {"Ref": "DeadLetters"},
         "HOLD_QUEUE_URL": {"Ref": "Hold"},
+        "WORK_QUEUE_URL": {"Ref": "Work"},
         "BRAKE_TABLE": {"Ref": "Brake"},
     }
 

@@ -1,5 +1,5 @@
-"""The Lambda's functions between two stores, with what a deployment gives them: three queues, the table of the brake, a
-log. SQS and DynamoDB are moto's; Lambda's poller is played by tests.lambda_pump.
+"""The Lambda's functions between two stores, with what a deployment gives them: queues, the table of the brake, a log.
+SQS and DynamoDB are moto's; Lambda's poller is played by tests.lambda_pump.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class Invoked:
 class Deployed:
     """A source, a target, and the functions between them. Made by `deployed`.
 
-    invoked: the functions. inbox, dead_letters, held: URLs of queues. counter: requests to DynamoDB, by operation.
+    invoked: the functions. inbox, dead_letters, held, work: URLs of queues; the last is used with WORK_QUEUE_URL.
+    counter: requests to DynamoDB, by operation.
     """
 
     def __init__(self, services: Endpoint, here: Endpoint, there: Endpoint, environment: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ class Deployed:
             environment.setenv(name, value)
         self.sqs = boto3.client("sqs")
         self.dynamodb = boto3.client("dynamodb")
-        self.inbox, self.dead_letters, self.held = (self._new_queue() for _ in range(3))
+        self.inbox, self.dead_letters, self.held, self.work = (self._new_queue() for _ in range(4))
         self.table = self._new_table()
         self._variables = self._settings(here, there)
         self._said = io.StringIO()
@@ -113,13 +114,16 @@ class Deployed:
         boto3.setup_default_session()  # of which the app makes its client of DynamoDB
         boto3._get_default_session().events.register("before-call.dynamodb", self._count)
         self.invoked = Invoked(self._app, self._said)
-        self.pump = LambdaPump(self.sqs, self.inbox, self.invoked, seconds=SECONDS)  # type: ignore[arg-type]
+        self.pump, self.work_pump = (
+            LambdaPump(self.sqs, queue, self.invoked, seconds=SECONDS)  # type: ignore[arg-type]
+            for queue in (self.inbox, self.work)
+        )
 
     def unload(self) -> None:
         """Ends the functions."""
         if self._app is not None:
             self._app.logger.removeHandler(self._handler)
-            for queue in (self.pump.arn, self.inbox):
+            for queue in (self.pump.arn, self.work_pump.arn, self.inbox):
                 self._app.the_mirror(queue).close()
         boto3.DEFAULT_SESSION = None
         self._app = None
@@ -241,6 +245,7 @@ class Deployed:
             "QUEUE_URL": self.inbox,
             "DEAD_LETTERS_URL": self.dead_letters,
             "HOLD_QUEUE_URL": self.held,
+            "WORK_QUEUE_URL": "",
             "BRAKE_TABLE": self.table,
             "RECONCILE": "rate(1 day)",
             "MAX_DELETES_PER_HOUR": "",

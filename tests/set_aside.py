@@ -106,7 +106,9 @@ def desk_of_sqs(endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> Itera
         for name, value in given.items():
             environment.setenv(name, value)
         client = boto3.client("sqs", endpoint_url=endpoint.url)
-        urls = [client.create_queue(QueueName=f"q-{uuid.uuid4().hex[:12]}")["QueueUrl"] for _ in range(3)]
-        for name, url in zip(("QUEUE_URL", "DEAD_LETTERS_URL", "HOLD_QUEUE_URL"), urls, strict=True):
+        urls = [client.create_queue(QueueName=f"q-{uuid.uuid4().hex[:12]}")["QueueUrl"] for _ in range(4)]
+        names = ("QUEUE_URL", "DEAD_LETTERS_URL", "HOLD_QUEUE_URL", "WORK_QUEUE_URL")
+        variables = dict(zip(names, urls, strict=True))
+        for name, url in variables.items():
             environment.setenv(name, url)
-        yield Desk(urls[0], {"DEAD_LETTERS_URL": urls[1], "HOLD_QUEUE_URL": urls[2]}, capsys)
+        yield Desk(urls[0], variables, capsys)

@@ -111,16 +111,14 @@ class _Run:
         await check_sides((settings.source, *settings.targets))
         before = await asyncio.to_thread(_set_aside, queues)
         async for items in _items(settings, self._asked):
-            await asyncio.to_thread(queues.changes.send, [Outgoing(encode(item)) for item in items])
+            await asyncio.to_thread(queues.items.send, [Outgoing(encode(item)) for item in items])
             self.sent += len(items)
         self.all_sent = True
-        _say(f"sent {self.sent:,} work items of route {settings.name} to {queues.changes.name}")
+        _say(f"sent {self.sent:,} work items of route {settings.name} to {queues.items.name}")
         if not self._asked.wait:
             return 0
-        _say(
-            "waiting until that queue is empty of everything; Ctrl-C ends the waiting, not the work. "
-            "Where changes never end, give the migration a queue of its own, or --no-wait"
-        )
+        changes = "" if queues.work else ". Where changes go there too and never end: set WORK_QUEUE_URL, or --no-wait"
+        _say(f"waiting until that queue is empty of everything; Ctrl-C ends the waiting, not the work{changes}")
         await wait_until_empty(queues)
         return self._verdict(before, await _patiently(lambda: _set_aside(queues)))
 
@@ -153,7 +151,7 @@ async def wait_until_empty(queues: Queues, *, sleep: Callable[[float], Awaitable
     quiet, looks = 0, 0
     while quiet < (QUIET_LOOKS if queues.file is not None else QUIET_LOOKS_AT_SQS):
         await sleep(LOOK_EVERY)
-        depth = await _patiently(queues.changes.depth, sleep=sleep)
+        depth = await _patiently(queues.items.depth, sleep=sleep)
         quiet = quiet + 1 if not any(depth) else 0
         looks += 1
         if any(depth) and looks % round(SAY_EVERY / LOOK_EVERY) == 0:

@@ -21,6 +21,7 @@ from replicator.cli.letters import (
     queue_option,
 )
 from replicator.errors import ConfigurationError
+from replicator.items import is_item
 from replicator.queues.letters import Kind, Letter, read_letter
 from replicator.queues.looking import Look
 from replicator.queues.opening import Queues
@@ -60,7 +61,7 @@ def redrive(
     poison: bool,
     dry_run: bool,
 ) -> int:
-    """Send dead letters back to the queue of changes, to be tried again.
+    """Send dead letters back to the queues that they came from, to be tried again.
 
     Needs no care: whatever is tried looks at the source as it is then. A message is sent before its dead letter is
     deleted, so if this is interrupted one may be tried twice. Messages are sent back whole, with all their keys.
@@ -74,7 +75,7 @@ def redrive(
         return every or any(keys.includes(key) for key in letter.keys)
 
     with opened(queue) as queues, look_at(_dead_letters(queues), queues) as look:
-        done = Redriven(queues.changes, look, poison=poison, dry_run=dry_run)
+        done = Redriven(queues, look, poison=poison, dry_run=dry_run)
         for batch in look.batches():
             done.take([letter for letter in map(read_letter, batch) if is_chosen(letter)])
             if ids and done.met.issuperset(ids):
@@ -86,7 +87,7 @@ def redrive(
 class Redriven:
     """Sends dead letters back, and knows what became of all that were chosen."""
 
-    changes: Queue
+    queues: Queues
     look: Look
     poison: bool
     dry_run: bool
@@ -109,7 +110,9 @@ class Redriven:
             for one in good:
                 echo(line(one))
             return
-        self.changes.send([Outgoing(one.message.body) for one in good])
+        bodies = [one.message.body for one in good]
+        self.queues.items.send([Outgoing(body) for body in bodies if is_item(body)])
+        self.queues.changes.send([Outgoing(body) for body in bodies if not is_item(body)])
         self.refused += self.look.done([one.message for one in good])
 
     def _is_new(self, body: str) -> bool:
@@ -121,7 +124,7 @@ class Redriven:
     def tell(self, ids: tuple[str, ...]) -> int:
         """Says what was done; the exit code."""
         did = "would send" if self.dry_run else "sent"
-        echo(f"{did} {counted(self.sent, 'dead letter')} back to {self.changes.name}")
+        echo(f"{did} {counted(self.sent, 'dead letter')} back to be tried again")
         if self.left:
             echo(f"replicator: {counted(self.left, 'message')} could not be read and stayed: see --poison", err=True)
         if self.again:

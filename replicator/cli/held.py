@@ -112,12 +112,12 @@ class Choice:
 class Decision:
     """Shows or settles what is meant, batch by batch, and counts.
 
-    changes: the queue that what is released goes to; None: it is discarded.
+    work: the queue that what is released goes to; None: it is discarded.
     """
 
     choice: Choice
     held: Queue
-    changes: Queue | None
+    work: Queue | None
     keys: int = 0
     strange: int = 0
     met: set[str] = field(default_factory=set)
@@ -134,9 +134,9 @@ class Decision:
     def settle(self, messages: list[QueueMessage], look: Look) -> None:
         """Sends what is released, puts back the other keys of its messages, and only then deletes these."""
         meant = list(self._meant(messages))
-        if self.changes is not None:
+        if self.work is not None:
             items = [KeysItem(one.route, keys, released=True, source=one.source) for one, keys, _ in meant]
-            self.changes.send([Outgoing(encode(item)) for item in items])
+            self.work.send([Outgoing(encode(item)) for item in items])
         rest = [(one, others) for one, _, others in meant if others]
         left = [(KeysItem(one.route, keys, source=one.source), one.message.reason) for one, keys in rest]
         self.held.send([Outgoing(encode(item), reason) for item, reason in left])
@@ -151,7 +151,7 @@ class Decision:
                 meant, others = self.choice.of(letter)
                 if meant:
                     found.append((letter, meant, others))
-            elif self.choice.is_all and self.changes is None:
+            elif self.choice.is_all and self.work is None:
                 found.append((letter, (), ()))
             elif self.choice.is_all:
                 self.strange += 1
@@ -162,15 +162,15 @@ def _decide(verb: str, queue: str | None, choice: Choice, *, yes: bool, dry_run:
     check_answerable(yes=yes, dry_run=dry_run)
     with opened(queue) as queues:
         held_queue = _held(queues)
-        changes = queues.changes if verb == "release" else None
-        plan = Decision(choice, held_queue, changes)
+        work = queues.items if verb == "release" else None
+        plan = Decision(choice, held_queue, work)
         if dry_run or not yes:
             with look_at(held_queue, queues) as look:
                 for batch in look.batches():
                     plan.show(batch, lines=None if dry_run else SHOWN)
             if not _agreed(verb, plan, more=look.more, dry_run=dry_run):
                 return 0
-        decision = Decision(choice, held_queue, changes, strange=plan.strange)
+        decision = Decision(choice, held_queue, work, strange=plan.strange)
         with look_at(held_queue, queues) as look:
             for batch in look.batches():
                 decision.settle([one for one in batch if yes or one.message_id in plan.met], look)

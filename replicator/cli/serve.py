@@ -37,7 +37,11 @@ DRAIN = 20
 @click.option("--urls", "urls_at", metavar="[HOST]:PORT", help="Answer POST /urls there, for who knows URLS_TOKEN.")
 @click.option("--metrics", "metrics_at", metavar="[HOST]:PORT", help="Show /metrics and /healthz there, as :9108.")
 @click.option(
-    "--batches", type=click.IntRange(1, 256), default=8, show_default=True, help="Batches of messages at once."
+    "--batches",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="Batches of messages at once, and as many work items.",
 )
 @click.option(
     "--drain",
@@ -160,7 +164,7 @@ async def _serve(
             service = await stack.enter_async_context(opening)
         for listen, app in sites:
             await stack.enter_async_context(serve_site(listen, app))
-        places = [str(listen) for listen, _ in sites] + ([mirror.queues.changes.name] if mirror is not None else [])
+        places = [str(listen) for listen, _ in sites] + ([one.name for one in mirror.queues.served] if mirror else [])
         click.echo(f"replicator: listening at {' and '.join(places)}", err=True)
         await (ended.wait() if service is None else service.run(ended))
     return 0

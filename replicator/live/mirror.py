@@ -184,7 +184,7 @@ class Mirror:
 
     async def _send(self, items: Sequence[Item]) -> None:
         outgoing = [Outgoing(encode(item)) for item in items]
-        await asyncio.to_thread(self._queues.changes.send, outgoing)
+        await asyncio.to_thread(self._queues.items.send, outgoing)
 
     async def _hold(self, handled: Sequence[Handled]) -> list[Handled]:
         """Puts deletes that were held back where they wait for a person; messages of which that fails have failed.

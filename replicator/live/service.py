@@ -1,4 +1,4 @@
-"""The live mirror outside Lambda: takes messages off a queue, many batches at once, until it is told to end."""
+"""The live mirror outside Lambda: takes messages off its queues, many batches at once, until it is told to end."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from replicator.live.mirror import Mirror
 from replicator.live.settling import settle
 from replicator.logs import logger
 from replicator.queues.opening import Queues
+from replicator.queues.queue import Queue
 
 MOST_MESSAGES = 10
 """Taken at once. SQS gives ten."""
@@ -37,11 +38,11 @@ PAUSE = 5.0
 
 
 class Service:
-    """Handles what a queue gives.
+    """Handles what the queues of changes and of work give, each with hands of its own: a change waits for no work item.
 
-    told: of every message that was handled. well: of why the queue cannot be used, and of None when it can again.
-    batches: that are handled at once. drain: seconds that batches at work have to end by themselves; what is left then
-    is put back, for this service or another.
+    told: of every message that was handled. well: of why a queue cannot be used, and of None when all can again.
+    batches: of each queue that are handled at once. drain: seconds that batches at work have to end by themselves;
+    what is left then is put back, for this service or another.
     """
 
     def __init__(
@@ -62,16 +63,19 @@ class Service:
         self._batches = batches
         self._drain = drain
         self._sleep = sleep
-        self._receiving = asyncio.Lock()
         self._at_work: set[asyncio.Task[None]] = set()
-        self._problems: dict[str, str] = {}
+        self._problems: dict[tuple[str, str], str] = {}
 
     async def run(self, ended: asyncio.Event) -> None:
         """Runs until `ended` is set, and what was begun has ended or was put back.
 
         Cancelled, it puts back at once what is at work. Raises what handling died of, and ends as well before it does.
         """
-        workers = [asyncio.create_task(self._work(ended)) for _ in range(self._batches)]
+        workers = [
+            asyncio.create_task(self._work(queue, receiving, ended))
+            for queue, receiving in ((one, asyncio.Lock()) for one in self._queues.served)
+            for _ in range(self._batches)
+        ]
         ending = asyncio.create_task(ended.wait())
         try:
             await asyncio.wait([ending, *workers], return_when=asyncio.FIRST_COMPLETED)
@@ -85,44 +89,44 @@ class Service:
         for worker in workers:
             worker.result()
 
-    async def _work(self, ended: asyncio.Event) -> None:
+    async def _work(self, queue: Queue, receiving: asyncio.Lock, ended: asyncio.Event) -> None:
         """Is never cancelled, but what it handles: a thread that receives would go on, and nobody have what it got."""
         while not ended.is_set():
-            async with self._receiving:  # one long poll is enough for an empty queue
-                messages = [] if ended.is_set() else await self._receive(ended)
+            async with receiving:  # one long poll is enough for an empty queue
+                messages = [] if ended.is_set() else await self._receive(queue, ended)
             if ended.is_set():
-                await self._put_back(messages)
+                await self._put_back(queue, messages)
             elif messages:
-                await self._handle_each(_apart(messages))
+                await self._handle_each(queue, _apart(messages))
 
-    async def _receive(self, ended: asyncio.Event) -> list[QueueMessage]:
+    async def _receive(self, queue: Queue, ended: asyncio.Event) -> list[QueueMessage]:
         """Waits for messages; none, after a pause, if the queue cannot be used."""
         try:
-            messages = await asyncio.to_thread(self._queues.changes.receive, MOST_MESSAGES, wait=POLL)
+            messages = await asyncio.to_thread(queue.receive, MOST_MESSAGES, wait=POLL)
         except QueueError as error:
-            self._note("receive", error)
+            self._note(queue, "receive", error)
             await self._is_set_within(PAUSE, ended)
             return []
-        self._note("receive", None)
+        self._note(queue, "receive", None)
         return messages
 
-    async def _handle_each(self, batches: Sequence[Sequence[QueueMessage]]) -> None:
+    async def _handle_each(self, queue: Queue, batches: Sequence[Sequence[QueueMessage]]) -> None:
         """Handles batches, and puts back those that were cancelled, or could not be handled."""
-        tasks = {asyncio.create_task(self._handle(batch)): batch for batch in batches}
+        tasks = {asyncio.create_task(self._handle(queue, batch)): batch for batch in batches}
         self._at_work.update(tasks)
         await asyncio.wait(tasks)
         self._at_work.difference_update(tasks)
         for task, batch in tasks.items():
             if task.cancelled() or task.exception() is not None:
-                await self._put_back(batch)
+                await self._put_back(queue, batch)
         for task in tasks:
             if not task.cancelled():
                 task.result()
 
-    async def _handle(self, messages: Sequence[QueueMessage]) -> None:
+    async def _handle(self, queue: Queue, messages: Sequence[QueueMessage]) -> None:
         """Handles a batch and settles it."""
         done = asyncio.Event()
-        keeping = asyncio.create_task(self._keep(messages, done))
+        keeping = asyncio.create_task(self._keep(queue, messages, done))
         try:
             handled = await self._mirror.handle(messages, seconds=SECONDS)
         finally:
@@ -131,28 +135,28 @@ class Service:
         if (this := asyncio.current_task()) is not None:
             self._at_work.discard(this)  # what is done is settled, whatever comes
         self._told(handled)
-        await self._settle(handled)
+        await self._settle(queue, handled)
 
-    async def _settle(self, handled: Sequence[Handled]) -> None:
+    async def _settle(self, queue: Queue, handled: Sequence[Handled]) -> None:
         try:
-            refusals = await asyncio.to_thread(settle, self._queues, handled)
+            refusals = await asyncio.to_thread(settle, queue, self._queues.dead_letters, handled)
         except QueueError as error:  # they come again by themselves
-            self._note("settle", error)
+            self._note(queue, "settle", error)
             return
-        self._note("settle", None)
+        self._note(queue, "settle", None)
         for refusal in refusals:
             logger.warning("a message comes again: %s", refusal)
 
-    async def _keep(self, messages: Sequence[QueueMessage], done: asyncio.Event) -> None:
+    async def _keep(self, queue: Queue, messages: Sequence[QueueMessage], done: asyncio.Event) -> None:
         """Keeps messages from others for as long as they are at work."""
         while not await self._is_set_within(KEEP_EVERY, done):
             with suppress(QueueError):  # they come again, then, and are done twice
-                await asyncio.to_thread(self._queues.changes.put_off, [(one, VISIBILITY) for one in messages])
+                await asyncio.to_thread(queue.put_off, [(one, VISIBILITY) for one in messages])
 
-    async def _put_back(self, messages: Sequence[QueueMessage]) -> None:
+    async def _put_back(self, queue: Queue, messages: Sequence[QueueMessage]) -> None:
         if messages:
             with suppress(QueueError):  # they come again by themselves, later
-                await asyncio.to_thread(self._queues.changes.put_off, [(one, 0) for one in messages])
+                await asyncio.to_thread(queue.put_off, [(one, 0) for one in messages])
 
     async def _is_set_within(self, seconds: float, event: asyncio.Event) -> bool:
         """Waits for it, but no longer than that."""
@@ -164,13 +168,13 @@ class Service:
                 one.cancel()
         return event.is_set()
 
-    def _note(self, doing: str, error: QueueError | None) -> None:
-        """Tells of what cannot be done with the queue, once, and of its end."""
+    def _note(self, queue: Queue, doing: str, error: QueueError | None) -> None:
+        """Tells of what cannot be done with a queue, once, and of its end."""
         before = next(iter(self._problems.values()), None)
         if error is None:
-            self._problems.pop(doing, None)
+            self._problems.pop((queue.name, doing), None)
         else:
-            self._problems[doing] = str(error)
+            self._problems[queue.name, doing] = str(error)
         now = next(iter(self._problems.values()), None)
         if now == before:
             return

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 
 from replicator.errors import QueueError
 from replicator.live.batch import Handled
-from replicator.queues.opening import Queues
-from replicator.queues.queue import Outgoing, backoff
+from replicator.queues.queue import Outgoing, Queue, backoff
 
 MOST_RECEIVES = 12
 """How often a message is tried: over an hour and twenty minutes, by the backoff."""
@@ -26,25 +25,25 @@ def is_final(one: Handled) -> bool:
     return one.error is not None and (one.poison or one.message.receive_count >= MOST_RECEIVES)
 
 
-def settle(queues: Queues, handled: Sequence[Handled]) -> list[str]:
-    """Settles each message. Returns what a queue refused, in words.
+def settle(queue: Queue, dead_letters: Queue | None, handled: Sequence[Handled]) -> list[str]:
+    """Settles each message of a queue. Returns what a queue refused, in words.
 
     Idempotent; a refusal means no more than that a message comes again sooner or once more. Raises QueueError when
-    the queue of changes does not answer.
+    the queue does not answer.
     """
     done = [one.message for one in handled if one.error is None]
     failed = [one for one in handled if one.error is not None]
     finally_failed = [one for one in failed if is_final(one)]
     refused: list[str] = []
-    if queues.dead_letters is not None and finally_failed:
+    if dead_letters is not None and finally_failed:
         try:
-            queues.dead_letters.send([Outgoing(one.message.body, one.error or "") for one in finally_failed])
+            dead_letters.send([Outgoing(one.message.body, one.error or "") for one in finally_failed])
         except QueueError as error:
             refused.append(str(error))
         else:
             done += [one.message for one in finally_failed]
     settled = {id(message) for message in done}
     later = [one.message for one in failed if id(one.message) not in settled]
-    refused += queues.changes.delete(done) if done else []
+    refused += queue.delete(done) if done else []
     waits = [(message, backoff(message.receive_count)) for message in later]
-    return refused + (queues.changes.put_off(waits) if waits else [])
+    return refused + (queue.put_off(waits) if waits else [])

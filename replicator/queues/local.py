@@ -4,7 +4,7 @@
 - a receipt is void as soon as its message was given out again: whoever was too slow cannot delete what another one
   works on. So the time for a batch must be shorter than the visibility timeout;
 - bodies may be of any size and have any characters;
-- of the queue of changes, a message that was received too often becomes a dead letter with a reason.
+- of the queues of changes and of work, a message that was received too often becomes a dead letter with a reason.
 
 Times are those of the machine's clock, which may jump. Forwards, messages come too early, which is harmless.
 Backwards, whatever was hidden by the later clock begins its time anew: no message is hidden longer than its own time,
@@ -26,6 +26,7 @@ from replicator.queues.queue import Depth, Outgoing
 CHANGES = "changes"
 DEAD_LETTERS = "dead letters"
 HELD = "held"
+WORK = "work"
 
 VISIBILITY = 900.0
 """Seconds for which a message that was given out is hidden."""
@@ -53,8 +54,8 @@ _Row = tuple[int, int, float, bytes, bytes]
 class LocalQueue:
     """One of the queues of a file: as Queue, up to 1,000 messages at once. Methods may be called by several threads.
 
-    name: CHANGES, DEAD_LETTERS or HELD. visibility: seconds, more than 0. receives: after so many a message moves to
-    the dead letters; None: never. clock: seconds since the epoch.
+    name: CHANGES, WORK, DEAD_LETTERS or HELD. visibility: seconds, more than 0. receives: after so many a message
+    moves to the dead letters; None: never. clock: seconds since the epoch.
     """
 
     def __init__(

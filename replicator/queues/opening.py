@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 from replicator.errors import ConfigurationError, QueueError, Unreachable
 from replicator.queues.database import QueueFile
-from replicator.queues.local import CHANGES, DEAD_LETTERS, HELD, RECEIVES, VISIBILITY, LocalQueue
+from replicator.queues.local import CHANGES, DEAD_LETTERS, HELD, RECEIVES, VISIBILITY, WORK, LocalQueue
 from replicator.queues.queue import Queue
 from replicator.queues.sqs import SqsQueue
 
 DEAD_LETTERS_URL = "DEAD_LETTERS_URL"
 HOLD_QUEUE_URL = "HOLD_QUEUE_URL"
+WORK_QUEUE_URL = "WORK_QUEUE_URL"
 
 _FORMS = "give the URL or ARN of a queue of SQS, or the path of a file, as ./queue.db"
 _FIFO = ".fifo"
@@ -27,12 +28,27 @@ _ENDPOINTS = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
 
 @dataclass(frozen=True)
 class Queues:
-    """The queue of changes, and where failed messages and deletes that were held back go, if there is such a place."""
+    """The queue of changes, and those that belong to it, where there are such.
+
+    dead_letters: failed messages. held: deletes that were held back. work: work items, so that changes need not wait
+    behind them; None: they are among the changes.
+    """
 
     changes: Queue
     dead_letters: Queue | None = None
     held: Queue | None = None
     file: QueueFile | None = field(default=None, repr=False)
+    work: Queue | None = None
+
+    @property
+    def items(self) -> Queue:
+        """Where work items are sent."""
+        return self.work or self.changes
+
+    @property
+    def served(self) -> tuple[Queue, ...]:
+        """Those that workers take messages off."""
+        return (self.changes,) if self.work is None else (self.changes, self.work)
 
     def close(self) -> None:
         """Ends the use of a file; its queues raise QueueError from then on. Idempotent."""
@@ -45,9 +61,9 @@ def open_queues(
 ) -> Queues:
     """The queues that a text means: the URL or ARN of a queue of SQS, or anything else, which is the path of a file.
 
-    environment: DEAD_LETTERS_URL and HOLD_QUEUE_URL name the other queues of SQS. Without the former, SQS is asked
-    where it moves messages to. visibility: seconds, for a file; a queue of SQS has its own. create: makes the file.
-    Raises ConfigurationError, and Unreachable when SQS would have to be asked and does not answer.
+    environment: DEAD_LETTERS_URL, HOLD_QUEUE_URL and WORK_QUEUE_URL name the other queues of SQS. Without the first,
+    SQS is asked where it moves messages to. visibility: seconds, for a file; a queue of SQS has its own. create: makes
+    the file. Raises ConfigurationError, and Unreachable when SQS would have to be asked and does not answer.
     """
     text = text.strip()
     if _is_sqs(text, "the queue"):
@@ -60,19 +76,22 @@ def open_queues(
         dead_letters=LocalQueue(file, DEAD_LETTERS, visibility=visibility),
         held=LocalQueue(file, HELD, visibility=visibility),
         file=file,
+        work=LocalQueue(file, WORK, visibility=visibility, receives=RECEIVES),
     )
 
 
 def _of_sqs(text: str, environment: Mapping[str, str]) -> Queues:
     changes = _sqs(text, environment)
     held = _named(HOLD_QUEUE_URL, environment, {text})
-    dead_letters = _named(DEAD_LETTERS_URL, environment, {text, held.name if held else ""})
+    work = _named(WORK_QUEUE_URL, environment, {text, held.name if held else ""})
+    others = {one.name for one in (held, work) if one is not None}
+    dead_letters = _named(DEAD_LETTERS_URL, environment, {text, *others})
     if dead_letters is None:
         try:
             dead_letters = changes.dead_letters()
         except QueueError as error:
             raise unusable(error) from error
-    return Queues(changes, dead_letters, held)
+    return Queues(changes, dead_letters, held, work=work)
 
 
 def _named(variable: str, environment: Mapping[str, str], others: set[str]) -> SqsQueue | None:

@@ -32,8 +32,8 @@ AT_ONCE = 16
 class LambdaMirror:
     """Made by the first invocation of a sandbox, used by all that follow.
 
-    queue: URL or ARN of the queue of changes. report: told of the outcomes of ranges. read_secret: gives the text of a
-    secret by its id.
+    queue: URL or ARN of the queue that messages come from, of changes or of work. report: told of the outcomes of
+    ranges. read_secret: gives the text of a secret by its id.
     """
 
     def __init__(
@@ -42,7 +42,9 @@ class LambdaMirror:
         config = load_config(None, environment)
         self.routes = read_routes(environment, config)
         named = partial(_named, environment)
-        self._queues = Queues(SqsQueue(queue), named("DEAD_LETTERS_URL"), named("HOLD_QUEUE_URL"))
+        self._queues = Queues(
+            SqsQueue(queue), named("DEAD_LETTERS_URL"), named("HOLD_QUEUE_URL"), work=named("WORK_QUEUE_URL")
+        )
         self._loop = uvloop.new_event_loop()  # asyncio.Runner changes signal handlers at every run: 0.7 ms
         gc.freeze()  # what was imported stays; and batches make many short-lived objects, and hardly a cycle
         gc.set_threshold(50_000, 20, 50)
@@ -55,12 +57,12 @@ class LambdaMirror:
 
     def settle(self, handled: Sequence[Handled]) -> list[str]:
         """Settles the messages of a batch; what a queue refused, in words."""
-        return settle(self._queues, handled)
+        return settle(self._queues.changes, self._queues.dead_letters, handled)
 
     def reconcile(self) -> int:
         """Sends work items for all keys of all routes; how many."""
         items = [Outgoing(encode(RangeItem(route.name))) for route in self.routes]
-        self._queues.changes.send(items)
+        self._queues.items.send(items)
         return len(items)
 
     def converge(self, invocation: Invocation, *, seconds: float) -> tuple[list[TaskEnd], list[Outcome]]:

@@ -1,13 +1,13 @@
 """What each of the Lambda's functions may do: the least that it needs, by name. Pure.
 
 One policy for each function. Plain `chalice deploy` and `make deploy` use the same; where region and account are not
-known yet they are wildcards here, and infra fills them in.
+known yet they are wildcards here, and infra fills them in. "work" is the queue of work items, or the queue itself.
 
-| function      | source | target | queue            | sends to             | brake | secrets, keys, config |
+| function      | source | target | queue, work      | sends to             | brake | secrets, keys, config |
 |---------------|--------|--------|------------------|----------------------|-------|-----------------------|
-| `mirror`      | reads  | writes | receives, settles| queue, dead, hold    | counts| all                   |
-| `batch`       | reads  | writes |                  | queue, dead, hold    | counts| all                   |
-| `reconcile`   |        |        |                  | queue                |       | config                |
+| `mirror`      | reads  | writes | receives, settles| work, dead, hold     | counts| all                   |
+| `batch`       | reads  | writes |                  | work, dead, hold     | counts| all                   |
+| `reconcile`   |        |        |                  | work                 |       | config                |
 | `api_handler` |        |        |                  |                      |       | what URLs are to allow|
 """
 
@@ -35,11 +35,13 @@ def policies(settings: Mapping[str, str]) -> dict[str, dict[str, object]]:
 
     Raises ConfigurationError for settings of URLs that cannot be read.
     """
+    queues = dict.fromkeys([_queue(settings), _work(settings)])
+    receives = [_allow((*RECEIVE, "sqs:GetQueueUrl"), queue) for queue in queues]
     converging = [*_objects(settings), *_sends(settings), *_brake(settings), *_given(settings)]
     return {
-        "mirror": _document(settings, _allow((*RECEIVE, "sqs:GetQueueUrl"), _queue(settings)), *converging),
+        "mirror": _document(settings, *receives, *converging),
         "batch": _document(settings, *converging),
-        "reconcile": _document(settings, _allow(SEND, _queue(settings)), *_config(settings), *_queue_key(settings)),
+        "reconcile": _document(settings, _allow(SEND, _work(settings)), *_config(settings), *_queue_key(settings)),
         "api_handler": _document(settings, *_urls(settings), *_secrets(settings)),
     }
 
@@ -67,9 +69,9 @@ def _objects(settings: Mapping[str, str]) -> list[Statement]:
 
 
 def _sends(settings: Mapping[str, str]) -> list[Statement]:
-    """To the queue itself (ranges, parts), and to where poison and held deletes go, if that is known."""
+    """Work items, and poison and held deletes to where these go, if that is known."""
     aside = [settings[name] for name in ("DEAD_LETTERS_URL", "HOLD_QUEUE_URL") if settings.get(name)]
-    return [_allow(SEND, _queue(settings)), *(_allow(("sqs:SendMessage",), _arn_of_queue(url)) for url in aside)]
+    return [_allow(SEND, _work(settings)), *(_allow(("sqs:SendMessage",), _arn_of_queue(url)) for url in aside)]
 
 
 def _brake(settings: Mapping[str, str]) -> list[Statement]:
@@ -135,6 +137,11 @@ def _allow(actions: tuple[str, ...], resource: str) -> Statement:
 def _queue(settings: Mapping[str, str]) -> str:
     url = settings.get("QUEUE_URL")
     return _arn_of_queue(url) if url else f"arn:aws:sqs:*:*:{settings['QUEUE']}"
+
+
+def _work(settings: Mapping[str, str]) -> str:
+    name = settings.get("WORK_QUEUE")
+    return f"arn:aws:sqs:*:*:{name}" if name else _queue(settings)
 
 
 def _arn_of_queue(url: str) -> str:

@@ -99,7 +99,7 @@ def queued(workers: int, variables: Mapping[str, str]) -> Took:
             time.sleep(LOOK_EVERY)
             cpu = ended(migrate, folder / "migrate.log", wait=False)
             now = time.monotonic()
-            busy = now if any(queues.changes.depth()) else busy
+            busy = now if any(queues.items.depth()) else busy
             assert now < began + SECONDS, (folder / "migrate.log").read_text()
         for one in at_work:
             one.send_signal(signal.SIGTERM)

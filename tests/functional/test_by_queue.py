@@ -15,7 +15,7 @@ from replicator.cli.by_queue import NOT_OURS, QUIET_LOOKS, QUIET_LOOKS_AT_SQS, w
 from replicator.errors import QueueError
 from replicator.items import KeysItem, RangeItem, decode
 from replicator.queues.opening import Queues, open_queues
-from replicator.queues.queue import Depth
+from replicator.queues.queue import Depth, Outgoing
 from replicator.store import Write
 from tests.awkward import AWKWARD_KEYS
 from tests.fakes.watched_s3 import watched
@@ -71,8 +71,9 @@ class World:
     def items(self):
         """What waits in the queue, taken out of it."""
         with self.queues() as queues:
-            found = queues.changes.receive(1000, wait=0)
-            assert queues.changes.delete(found) == []
+            assert not any(queues.changes.depth()), "no change waits behind a work item"
+            found = queues.items.receive(1000, wait=0)
+            assert queues.items.delete(found) == []
             return [decode(one.body) for one in found]
 
 
@@ -206,6 +207,18 @@ def test_deletes_that_were_held_back_are_told_by_exit_code_3(world):
 
 
 # What is not waited for
+
+
+@pytest.mark.slow
+def test_changes_of_which_there_may_be_no_end_are_not_waited_for(world):
+    world.source.objects = {"a": b"1"}
+    with world.queues() as queues:
+        queues.changes.send([Outgoing("somebody else is at it")])
+        queues.changes.put_off([(one, 3600) for one in queues.changes.receive(1, wait=0)])
+        with world.serving():
+            assert world.migrate().returncode == 0
+        assert any(queues.changes.depth())
+    assert world.target.objects == world.source.objects
 
 
 def test_who_does_not_wait_leaves_the_work_in_the_queue(world):

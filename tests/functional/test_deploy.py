@@ -102,10 +102,10 @@ NOTHING = {
 }
 ALL = {
     "buckets": [f"replicator-artifacts-{NUMBER}-{REGION}", "the-target", "the.source"],
-    "queues": ["replicator-the-source", "replicator-the-source-dead", "replicator-the-source-hold", "theirs"],
+    "queues": [*(f"replicator-the-source{suffix}" for suffix in ("", "-dead", "-hold", "-work")), "theirs"],
     "tables": ["replicator-the-source"],
     "functions": ["Batch", "Mirror", "Reconcile"],
-    "mappings": 1,
+    "mappings": 2,
     "roles": ["BatchJobRole", "BatchRole", "MirrorRole", "ReconcileRole"],
     "logs": [f"/replicator/replicator-the-source/{name}" for name in ("batch", "mirror", "reconcile")],
     "alarms": [
@@ -144,9 +144,10 @@ def notifications(client):
     return {one["Id"]: one for one in found.get("QueueConfigurations", [])}
 
 
-def mapping(client):
-    (found,) = client("lambda").list_event_source_mappings()["EventSourceMappings"]
-    return found
+def mappings(client):
+    """By the name of the queue."""
+    found = client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    return {one["EventSourceArn"].removeprefix(f"arn:aws:sqs:{REGION}:{NUMBER}:"): one for one in found}
 
 
 def handle_all(client, queue):
@@ -173,7 +174,7 @@ def story(account, client):
         if found["there"]["mappings"]:
             queues, functions = client("sqs"), client("lambda").list_functions()["Functions"]
             urls = queues.list_queues(QueueNamePrefix="replicator-")["QueueUrls"]
-            found["mapping"] = mapping(client)
+            found["mappings"] = mappings(client)
             found["functions"] = {one["Handler"]: one for one in functions}
             found["queues"] = {
                 url.rpartition("/")[2]: queues.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
@@ -222,22 +223,26 @@ def test_a_deployment_says_what_it_makes_and_a_second_one_that_nothing_is_to_do(
     assert story.found["second"] == story.found["first"]
 
 
-def test_the_queue_feeds_the_function_as_it_should(story):
-    found = story.found["first"]["mapping"]
-    assert found["EventSourceArn"] == f"arn:aws:sqs:{REGION}:{NUMBER}:replicator-the-source"
-    assert found["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert found["ScalingConfig"] == {"MaximumConcurrency": 20}
-    assert (found["BatchSize"], found["MaximumBatchingWindowInSeconds"], found["State"]) == (10, 1, "Enabled")
+def test_each_queue_feeds_the_function_as_it_should(story):
+    found = story.found["first"]["mappings"]
+    changes, work = (found[f"replicator-the-source{suffix}"] for suffix in ("", "-work"))
+    for one in (changes, work):
+        assert one["FunctionArn"] == story.found["first"]["functions"]["app.mirror"]["FunctionArn"]
+        assert one["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert (one["ScalingConfig"], one["State"]) == ({"MaximumConcurrency": 20}, "Enabled")
+    assert (changes["BatchSize"], changes["MaximumBatchingWindowInSeconds"]) == (10, 1)
+    assert work["BatchSize"] == 1
 
 
 def test_the_queue_lets_messages_be_as_large_and_be_handled_as_long_as_needed(story):
-    changes = story.found["first"]["queues"]["replicator-the-source"]
+    queues = story.found["first"]["queues"]
     timeout = story.found["first"]["functions"]["app.mirror"]["Timeout"]
-    assert int(changes["VisibilityTimeout"]) >= 6 * timeout + 300
-    assert int(changes["MaximumMessageSize"]) >= 256 * 1024
-    redrive = json.loads(changes["RedrivePolicy"])
-    assert redrive["deadLetterTargetArn"].endswith(":replicator-the-source-dead")
-    assert redrive["maxReceiveCount"] == 12
+    for name in ("replicator-the-source", "replicator-the-source-work"):
+        assert int(queues[name]["VisibilityTimeout"]) >= 6 * timeout + 300
+        assert int(queues[name]["MaximumMessageSize"]) >= 256 * 1024
+        redrive = json.loads(queues[name]["RedrivePolicy"])
+        assert redrive["deadLetterTargetArn"].endswith(":replicator-the-source-dead")
+        assert redrive["maxReceiveCount"] == 12
 
 
 def test_only_the_source_bucket_may_send_to_the_queue_and_nobody_without_tls(story):
@@ -246,7 +251,7 @@ def test_only_the_source_bucket_may_send_to_the_queue_and_nobody_without_tls(sto
     assert allow["Condition"]["ArnEquals"] == {"aws:SourceArn": "arn:aws:s3:::the.source"}
     assert allow["Condition"]["StringEquals"] == {"aws:SourceAccount": NUMBER}
     assert (deny["Effect"], deny["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
-    for name in ("replicator-the-source-dead", "replicator-the-source-hold"):
+    for name in (f"replicator-the-source{suffix}" for suffix in ("-dead", "-hold", "-work")):
         (only,) = json.loads(story.found["first"]["queues"][name]["Policy"])["Statement"]
         assert only["Effect"] == "Deny"
 
@@ -259,6 +264,7 @@ def test_the_functions_know_their_queues_table_and_buckets_and_no_secret(story):
             "QUEUE_URL": "replicator-the-source",
             "DEAD_LETTERS_URL": "replicator-the-source-dead",
             "HOLD_QUEUE_URL": "replicator-the-source-hold",
+            "WORK_QUEUE_URL": "replicator-the-source-work",
         }
         assert (known["QUEUE"], known["BRAKE_TABLE"]) == ("replicator-the-source", "replicator-the-source")
         assert (known["SOURCE_BUCKET"], known["TARGET_BUCKET"]) == ("the.source/dir", "the-target")
@@ -283,8 +289,12 @@ def test_a_change_says_what_it_changes_and_keeps_queue_and_mapping(story):
         "  ~ AWS::Lambda::EventSourceMapping MirrorMirrorSqsEventSource",
     ]
     first, changed = story.found["first"], story.found["changed"]
-    assert changed["mapping"]["ScalingConfig"] == {"MaximumConcurrency": 5}
-    assert (changed["mapping"]["UUID"], changed["mapping"]["State"]) == (first["mapping"]["UUID"], "Enabled")
+    was, now = first["mappings"], changed["mappings"]
+    assert now["replicator-the-source"]["ScalingConfig"] == {"MaximumConcurrency": 5}
+    assert now["replicator-the-source-work"]["ScalingConfig"] == {"MaximumConcurrency": 20}
+    assert {one: (now[one]["UUID"], "Enabled") for one in now} == {
+        one: (was[one]["UUID"], was[one]["State"]) for one in was
+    }
     assert (
         changed["queues"]["replicator-the-source"]["CreatedTimestamp"]
         == (first["queues"]["replicator-the-source"]["CreatedTimestamp"])
@@ -402,9 +412,10 @@ def test_what_somebody_has_to_decide_about_is_not_destroyed(desk, suffix, words)
     assert not desk.stack()
 
 
-def test_changes_that_wait_hold_the_end_back(desk):
+@pytest.mark.parametrize("suffix", ["", "-work"])
+def test_what_is_to_do_holds_the_end_back(desk, suffix):
     desk.deploy()
-    desk.send()
+    desk.send(suffix)
     with pytest.raises(Refused, match="changes still wait"):
         desk.destroy()
     assert desk.stack()
@@ -415,17 +426,18 @@ def test_changes_that_wait_hold_the_end_back(desk):
 
 
 def test_a_queue_is_waited_for_until_it_stays_empty():
-    counts, slept = iter([3, 1, 0, 1, 0, 0, 0, 0]), []
+    counts = {"q": iter([3, 1, 0, 0, 0, 0, 0, 0]), "q-work": iter([0, 0, 0, 1, 0, 0, 0, 0])}
+    slept = []
 
     class Sqs:
         def get_queue_url(self, QueueName):
             return {"QueueUrl": QueueName}
 
         def get_queue_attributes(self, QueueUrl, AttributeNames):
-            return {"Attributes": {"ApproximateNumberOfMessagesNotVisible": str(next(counts))}}
+            return {"Attributes": {"ApproximateNumberOfMessagesNotVisible": str(next(counts[QueueUrl]))}}
 
     assert destroy.Queues(Sqs(), "q", slept.append).drained(3600)
-    assert (list(counts), len(slept)) == ([], 7)
+    assert (list(map(list, counts.values())), len(slept)) == ([[], []], 7)
 
 
 def test_a_queue_that_never_empties_is_not_waited_for_for_ever():

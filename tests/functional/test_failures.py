@@ -11,6 +11,7 @@ from replicator.cli.failures import Redriven
 from replicator.items import KeysItem, RangeItem, encode
 from replicator.queues.letters import read_letter
 from replicator.queues.looking import looking
+from replicator.queues.opening import Queues
 from replicator.queues.queue import Outgoing
 from tests.set_aside import ROUTE, bodies, contents, desk_of_file, desk_of_sqs
 
@@ -131,10 +132,11 @@ def test_all_are_sent_back_as_they_were_but_poison(desk):
     fail(desk, *good, RUBBISH)
     said = desk.run("redrive", "--all")
     assert said.code == 0
-    assert said.out == f"sent 3 dead letters back to {desk.queues.changes.name}\n"
+    assert said.out == "sent 3 dead letters back to be tried again\n"
     assert "1 message could not be read and stayed: see --poison" in said.err
-    assert bodies(desk.queues.changes) == sorted(good)
-    assert [one.reason for one in contents(desk.queues.changes)] == ["", "", ""]
+    assert bodies(desk.queues.changes) == good[:1]
+    assert bodies(desk.queues.items) == sorted(good[1:])
+    assert {one.reason for queue in desk.queues.served for one in contents(queue)} == {""}
     assert bodies(desk.dead_letters) == [RUBBISH]
 
 
@@ -148,7 +150,7 @@ def test_those_with_a_key_that_matches_are_sent_back_whole(desk):
     two = encode(KeysItem(ROUTE, ("logs/1", "data/1")))
     fail(desk, notification("logs/2"), two, notification("data/2"), encode(RangeItem(ROUTE)))
     assert desk.run("redrive", "--include", "logs/*").code == 0
-    assert bodies(desk.queues.changes) == sorted([notification("logs/2"), two])
+    assert (bodies(desk.queues.changes), bodies(desk.queues.items)) == ([notification("logs/2")], [two])
     assert len(contents(desk.dead_letters)) == 2
 
 
@@ -233,7 +235,7 @@ def test_what_fails_again_at_once_does_not_go_round_for_ever(one_file):
     changes = FailsAtOnce(one_file.dead_letters)
     fail(one_file, notification("a"), notification("b"))
     with looking(one_file.dead_letters, most=1000, wait=0) as look:
-        done = Redriven(changes, look, poison=False, dry_run=False)
+        done = Redriven(Queues(changes), look, poison=False, dry_run=False)
         for batch in look.batches():
             done.take([read_letter(one) for one in batch])
     assert (changes.sent, done.again) == (2, 2)

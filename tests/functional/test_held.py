@@ -38,7 +38,7 @@ def one_file(tmp_path, capsys):
 
 
 def released(desk):
-    return [decode(body) for body in bodies(desk.queues.changes)]
+    return [decode(body) for body in bodies(desk.queues.items)]
 
 
 def still_held(desk):
@@ -109,7 +109,7 @@ def test_a_message_with_many_keys_is_one_short_line_and_whole_for_programs(one_f
 # release
 
 
-def test_what_is_released_goes_to_the_changes_and_is_marked(desk):
+def test_what_is_released_goes_to_the_work_items_and_is_marked(desk):
     desk.park("a", "b/c")
     said = desk.run("release", "--all", "--yes")
     assert (said.code, said.err) == (0, "")
@@ -224,8 +224,8 @@ class Unwilling:
 def test_a_release_that_breaks_off_loses_no_delete(one_file, refuses):
     """Sent first, deleted afterwards: at the worst there are two of it."""
     one_file.park("a", "b")
-    changes = Unwilling(one_file.queues.changes, refuses=refuses)
-    decision = Decision(Choice(True, (), None), one_file.held, changes)
+    work = Unwilling(one_file.queues.items, refuses=refuses)
+    decision = Decision(Choice(True, (), None), one_file.held, work)
     with pytest.raises(QueueError), looking(Unwilling(one_file.held, refuses=refuses), most=100) as look:
         decision.settle(next(look.batches()), look)
     assert still_held(one_file) == [item("a"), item("b")]

@@ -133,6 +133,34 @@ def test_a_source_that_lists_nothing_is_not_taken_for_one_that_was_emptied(live)
     assert "lists no object at all" in live.log
 
 
+# A queue of its own for work items
+
+
+def test_the_stacks_work_items_wait_in_a_queue_of_their_own_and_are_settled_there(live):
+    live.load(**NO_DELETES, WORK_QUEUE_URL=live.work)
+    live.put("new", b"x")
+    live.put_both("gone", b"x")
+    live.remove(["gone"])
+    live.invoked.reconcile()
+    assert (live.waiting(), live.waiting(live.work)) == (0, 1)
+    assert live.work_pump.pump() == 1
+    (keys,) = live.messages(live.work)
+    assert decode(keys.body).keys == ("gone",), "what a range sends goes there, too"
+    live.work_pump.drain()
+    assert (live.waiting(), live.waiting(live.work), live.waiting(live.held)) == (0, 0, 1)
+    assert live.keys() == {"new", "gone"}
+
+
+def test_changes_are_mirrored_while_work_items_wait(live):
+    live.load(WORK_QUEUE_URL=live.work)
+    live.invoked.reconcile()
+    live.put("key", b"x")
+    live.tell([(CREATED, "key")])
+    live.pump.drain()
+    assert live.keys() == {"key"}
+    assert (live.waiting(), live.waiting(live.work)) == (0, 1)
+
+
 # S3 Batch Operations
 
 

@@ -47,13 +47,13 @@ async def work(queue, large_from, seconds):
     """Invocations of so many seconds each, one after the other, until there is no message any more."""
     with closing(open_queues(queue, os.environ, visibility=1.5 * seconds)) as queues:
         mirror = Mirror([Settings.from_env(os.environ)], queues, MemoryCounter(), large_from=large_from)
-        while any(queues.changes.depth()):
-            messages = await asyncio.to_thread(queues.changes.receive, AT_ONCE, wait=1.0)
+        while any(queues.items.depth()):
+            messages = await asyncio.to_thread(queues.items.receive, AT_ONCE, wait=1.0)
             if messages:
                 handled = await mirror.handle(messages, seconds=seconds)
                 for one in handled:
                     print(one.error or "done", one.message.body[:60], len(one.message.body), flush=True)
-                settle(queues, handled)
+                settle(queues.items, queues.dead_letters, handled)
         await mirror.close()
 
 
@@ -127,20 +127,20 @@ def copy_by_queue(here, there, scratch, *, parts, kills, seconds, large_from):
     queue, log, size = scratch / "queue.db", scratch / "log", parts * PART
     began = time.monotonic()
     with closing(open_queues(str(queue), {})) as queues, metered(there.url) as meter:
-        queues.changes.send([Outgoing(encode(KeysItem(DEFAULT, (KEY,))))])
+        queues.items.send([Outgoing(encode(KeysItem(DEFAULT, (KEY,))))])
         workers = Workers(environment_of(here, there, meter.url), queue, log, large_from=large_from, seconds=seconds)
         try:
             for _ in range(WORKERS):
                 workers.start()
             for number in range(kills):
                 meter.stand_still_at(chance.uniform(number, number + 1) / kills * size)
-                assert until(lambda: meter.stands_still or not any(queues.changes.depth()), PATIENCE, step=0.001)
+                assert until(lambda: meter.stands_still or not any(queues.items.depth()), PATIENCE, step=0.001)
                 time.sleep(chance.random() * 0.01)
                 assert meter.stands_still, log.read_text()[-5000:]
                 workers.kill(chance.choice(workers.running))
                 meter.stand_still_at(float("inf"))
                 workers.start()
-            assert until(lambda: not any(queues.changes.depth()), PATIENCE), log.read_text()[-5000:]
+            assert until(lambda: not any(queues.items.depth()), PATIENCE), log.read_text()[-5000:]
         finally:
             meter.stand_still_at(float("inf"))
             workers.stop()

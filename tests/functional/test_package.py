@@ -413,6 +413,17 @@ def test_queues_and_table_are_carried_and_allowed_if_they_are_given():
     assert resources(policy(), "dynamodb:UpdateItem") == []
 
 
+def test_work_items_are_sent_to_their_own_queue_if_the_stack_has_one():
+    own = {**QUEUES, "WORK_QUEUE": "work"}
+    assert resources(policy(**own), "sqs:SendMessage")[0] == "arn:aws:sqs:*:*:work"
+    assert resources(policy(**own), "sqs:ReceiveMessage") == [
+        "arn:aws:sqs:*:123456789012:replicator-the-source",
+        "arn:aws:sqs:*:*:work",
+    ]
+    shell = {**SHELL, **QUEUES, "WORK_QUEUE_URL": "https://sqs.eu-west-1.amazonaws.com/123456789012/work"}
+    assert "WORK_QUEUE_URL" not in deployment().carried(shell), "of which plain chalice would not take anything"
+
+
 def test_what_reconciles_may_send_and_nothing_else():
     actions = [action for one in policies(**QUEUES)["reconcile"]["Statement"] for action in one["Action"]]
     assert sorted(action for action in actions if not action.startswith("logs:")) == [

@@ -84,6 +84,15 @@ def test_nothing_of_sam_is_left_for_aws_to_translate(built):
     assert not [kind for kind in kinds if kind.startswith("AWS::Serverless")]
 
 
+def test_the_dead_letters_take_those_of_every_queue_that_sends_its_own_there(plain):
+    queues = plain.of("AWS::SQS::Queue")
+    names = [one["Properties"]["QueueName"] for one in queues.values() if "RedrivePolicy" in one["Properties"]]
+    allowed = queues["DeadLetters"]["Properties"]["RedriveAllowPolicy"]["sourceQueueArns"]
+    here = "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:"
+    assert names == [{"Ref": "QueueName"}, {"Fn::Sub": "${QueueName}-work"}]
+    assert allowed == [{"Fn::Sub": here + name} for name in ("${QueueName}", "${QueueName}-work")]
+
+
 def test_cfn_lint_finds_nothing_not_even_what_it_only_mentions(built):
     command = [CFN_LINT, "--include-checks", "I", "--regions", ACCOUNT.region, "-t", built.path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -212,15 +221,13 @@ CONVERGE = {
     f"{S3}src.bucket/*": READ,
     f"{S3}dst": "s3:ListBucket s3:ListBucketMultipartUploads",
     f"{S3}dst/*": WRITE,
-    QUEUE: "sqs:GetQueueUrl sqs:SendMessage",
+    f"{QUEUE}-work": "sqs:GetQueueUrl sqs:SendMessage",
     f"{QUEUE}-dead": "sqs:SendMessage",
     f"{QUEUE}-hold": "sqs:SendMessage",
     f"arn:aws-us-gov:dynamodb:{HERE}:table/replicator-src-bucket": "dynamodb:Query dynamodb:UpdateItem",
 }
-RECEIVE = {
-    QUEUE: "sqs:ChangeMessageVisibility sqs:DeleteMessage sqs:GetQueueAttributes sqs:GetQueueUrl sqs:ReceiveMessage "
-    "sqs:SendMessage"
-}
+TAKE = "sqs:ChangeMessageVisibility sqs:DeleteMessage sqs:GetQueueAttributes sqs:GetQueueUrl sqs:ReceiveMessage"
+RECEIVE = {QUEUE: TAKE, f"{QUEUE}-work": f"{TAKE} sqs:SendMessage"}
 INVOKE = {json.dumps({"Fn::GetAtt": ["Batch", "Arn"]}): "lambda:InvokeFunction"}
 MORE = {
     f"{S3}second": "s3:ListBucket s3:ListBucketMultipartUploads",
@@ -237,14 +244,14 @@ ROLES = {
     "plain": {
         "MirrorRole": {**CONVERGE, **RECEIVE, **log("MirrorLogs")},
         "BatchRole": {**CONVERGE, **log("BatchLogs")},
-        "ReconcileRole": {QUEUE: "sqs:GetQueueUrl sqs:SendMessage", **log("ReconcileLogs")},
+        "ReconcileRole": {f"{QUEUE}-work": "sqs:GetQueueUrl sqs:SendMessage", **log("ReconcileLogs")},
         "BatchJobRole": INVOKE,
     },
     "full": {
         "MirrorRole": {**ELSEWHERE, **RECEIVE, **MORE, **XRAY, **log("MirrorLogs")},
         "BatchRole": {**ELSEWHERE, **MORE, **XRAY, **log("BatchLogs")},
         "ReconcileRole": {
-            QUEUE: "sqs:GetQueueUrl sqs:SendMessage",
+            f"{QUEUE}-work": "sqs:GetQueueUrl sqs:SendMessage",
             f"{KEY}/queues": USE,
             f"arn:aws-us-gov:ssm:{HERE}:parameter/replicator/toml": "ssm:GetParameter",
             **XRAY,

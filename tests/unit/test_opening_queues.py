@@ -21,6 +21,7 @@ ARN = "arn:aws:sqs:eu-central-1:123456789012:changes"
 URL = "https://sqs.eu-central-1.amazonaws.com/123456789012/changes"
 DEAD = "https://sqs.eu-central-1.amazonaws.com/123456789012/dead"
 HELD = "https://sqs.eu-central-1.amazonaws.com/123456789012/held"
+WORK = "https://sqs.eu-central-1.amazonaws.com/123456789012/work"
 
 _numbers = itertools.count()
 
@@ -42,11 +43,11 @@ def new_queue(sqs, **attributes):
     return url, sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
 
 
-def test_a_path_is_a_file_with_three_queues(tmp_path):
+def test_a_path_is_a_file_with_four_queues(tmp_path):
     queues = open_queues(f" {tmp_path / 'queue.db'} ", {"DEAD_LETTERS_URL": DEAD})
-    opened = [queues.changes, queues.dead_letters, queues.held]
+    opened = [queues.changes, queues.dead_letters, queues.held, queues.work]
     assert [queue.name.split(": ") for queue in opened] == [
-        [str(tmp_path / "queue.db"), name] for name in ("changes", "dead letters", "held")
+        [str(tmp_path / "queue.db"), name] for name in ("changes", "dead letters", "held", "work")
     ]
     for queue in opened:
         queue.send([Outgoing(queue.name)])
@@ -56,17 +57,18 @@ def test_a_path_is_a_file_with_three_queues(tmp_path):
     queues.close()
 
 
-def test_only_the_queue_of_changes_has_dead_letters(tmp_path):
+def test_only_what_workers_take_has_dead_letters(tmp_path):
     queues = open_queues(str(tmp_path / "queue.db"), {})
     queues.changes.send([Outgoing("a change")])
+    queues.work.send([Outgoing("work")])
     queues.held.send([Outgoing("held")])
-    for queue in (queues.changes, queues.held):
+    for queue in (*queues.served, queues.held):
         while message := queue.receive(1, wait=0):
             if message[0].receive_count == 15:
                 break
             queue.put_off([(message[0], 0)])
-    assert queues.changes.depth() == (0, 0, 0)
-    assert [message.body for message in queues.dead_letters.receive(10, wait=0)] == ["a change"]
+    assert [queue.depth() for queue in queues.served] == [(0, 0, 0)] * 2
+    assert [message.body for message in queues.dead_letters.receive(10, wait=0)] == ["a change", "work"]
     assert queues.held.depth().in_flight == 1
     queues.close()
 
@@ -95,10 +97,10 @@ def test_the_home_folder_may_be_written_as_usual(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("text", [URL, ARN, "https://eu-west-1.queue.amazonaws.com/123456789012/changes"])
 def test_queues_of_sqs_that_are_all_named_are_opened_without_a_request(text):
-    queues = open_queues(text, {"DEAD_LETTERS_URL": DEAD, "HOLD_QUEUE_URL": f" {HELD} "})
-    opened = [queues.changes, queues.dead_letters, queues.held]
+    queues = open_queues(text, {"DEAD_LETTERS_URL": DEAD, "HOLD_QUEUE_URL": f" {HELD} ", "WORK_QUEUE_URL": WORK})
+    opened = [queues.changes, queues.dead_letters, queues.held, queues.work]
     assert all(isinstance(queue, SqsQueue) for queue in opened)
-    assert [queue.name for queue in opened] == [text, DEAD, HELD]
+    assert [queue.name for queue in opened] == [text, DEAD, HELD, WORK]
     queues.close()
 
 
@@ -198,16 +200,30 @@ def test_what_is_no_queue_is_refused_in_one_line_and_nothing_is_made(text, tmp_p
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("variable", ["DEAD_LETTERS_URL", "HOLD_QUEUE_URL"])
+@pytest.mark.parametrize("variable", ["DEAD_LETTERS_URL", "HOLD_QUEUE_URL", "WORK_QUEUE_URL"])
 @pytest.mark.parametrize("value", ["queue.db", "https://example.org/", URL, DEAD + ".fifo"])
 def test_another_queue_that_is_none_or_the_same_is_refused(variable, value):
     with pytest.raises(ConfigurationError, match=variable):
         open_queues(URL, {"DEAD_LETTERS_URL": DEAD, variable: value})
 
 
-def test_one_queue_for_dead_letters_and_what_is_held_is_refused():
-    with pytest.raises(ConfigurationError, match="DEAD_LETTERS_URL"):
-        open_queues(URL, {"DEAD_LETTERS_URL": DEAD, "HOLD_QUEUE_URL": DEAD})
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("DEAD_LETTERS_URL", "HOLD_QUEUE_URL"),
+        ("DEAD_LETTERS_URL", "WORK_QUEUE_URL"),
+        ("WORK_QUEUE_URL", "HOLD_QUEUE_URL"),
+    ],
+)
+def test_one_queue_for_two_things_is_refused(one, other):
+    with pytest.raises(ConfigurationError, match=one):
+        open_queues(URL, {one: DEAD, other: DEAD})
+
+
+def test_without_a_queue_of_work_items_they_are_among_the_changes():
+    queues = open_queues(URL, {"DEAD_LETTERS_URL": DEAD})
+    assert queues.items is queues.changes
+    assert queues.served == (queues.changes,)
 
 
 def test_folders_and_foreign_files_are_refused(tmp_path):

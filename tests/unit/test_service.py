@@ -14,7 +14,7 @@ from replicator.items import KeysItem, RangeItem, encode
 from replicator.live.batch import Handled
 from replicator.live.service import KEEP_EVERY, PAUSE, VISIBILITY, Service
 from replicator.queues.database import QueueFile
-from replicator.queues.local import CHANGES, DEAD_LETTERS, LocalQueue
+from replicator.queues.local import CHANGES, DEAD_LETTERS, WORK, LocalQueue
 from replicator.queues.opening import Queues
 from replicator.queues.queue import Depth, Outgoing
 
@@ -206,6 +206,64 @@ async def test_what_fails_comes_again_later(desk):
     assert desk.left == Depth(0, 1, 0)
     desk.clock.now += 10
     assert [one.body for one in desk.changes.queue.receive(1, wait=0)] == ["a"]
+
+
+# Changes and work
+
+
+@pytest.fixture
+def both(desk):
+    """The desk with a queue of its own for work items. items: sends some."""
+    desk.work_items = Watched(desk.local(WORK))
+    desk.queues = Queues(desk.changes, desk.dead_letters, None, desk.file, desk.work_items)
+    desk.items = lambda *bodies: desk.work_items.queue.send([Outgoing(body) for body in bodies])
+    return desk
+
+
+async def test_a_change_does_not_wait_for_work_items_however_many_and_however_long(both):
+    go_on = asyncio.Event()
+    ranges = [encode(RangeItem("r", str(n))) for n in range(20)]
+    both.items(*ranges)
+    both.work = lambda messages: go_on.wait() if messages[0].body in ranges else None
+    async with both.running(batches=2):
+        await until(lambda: len(both.at_work) == 20)
+        both.send("change")
+        await until(lambda: both.handled == ["change"])
+        go_on.set()
+        await until(lambda: len(both.told) == 21)
+    assert (both.left, both.work_items.depth()) == (Depth(0, 0, 0), Depth(0, 0, 0))
+
+
+async def test_each_is_settled_with_the_queue_that_it_came_from(both):
+    async def fail(messages, *, seconds):
+        return [Handled(one, None if one.body.endswith("good") else "not now") for one in messages]
+
+    both.handle = fail
+    both.items("item good", "item bad")
+    async with both.running("change good", "change bad"):
+        await until(lambda: len([one for batch in both.told for one in batch]) == 4)
+    assert (both.left, both.work_items.depth()) == (Depth(0, 1, 0), Depth(0, 1, 0))
+    both.clock.now += 10
+    assert [one.body for one in both.work_items.queue.receive(9, wait=0)] == ["item bad"]
+
+
+async def test_what_is_at_work_of_either_is_put_back_when_there_is_no_time_left(both):
+    both.work = forever
+    both.items("item")
+    async with both.running("change", drain=0.01):
+        await until(lambda: len(both.at_work) == 2)
+    assert (both.left, both.work_items.depth()) == (Depth(1, 0, 0), Depth(1, 0, 0))
+
+
+async def test_it_is_well_again_when_both_queues_can_be_used(both):
+    both.work_items.fails["receive"] = "no route to host"
+    async with both.running("change"):
+        await until(lambda: both.handled == ["change"] and both.well)
+        assert both.well == ["no route to host"], "that one of them can be used is not enough"
+        both.work_items.fails.clear()
+        both.sleep.wake()
+        await until(lambda: len(both.well) == 2)
+    assert both.well == ["no route to host", None]
 
 
 # How it ends

@@ -10,7 +10,6 @@ from replicator.live.batch import Handled
 from replicator.live.settling import MOST_RECEIVES, is_final, settle
 from replicator.queues.database import QueueFile
 from replicator.queues.local import CHANGES, DEAD_LETTERS, RECEIVES, LocalQueue
-from replicator.queues.opening import Queues
 from replicator.queues.queue import Depth, Outgoing, backoff
 
 VISIBILITY = 60.0
@@ -44,7 +43,6 @@ class Desk:
         self.file = QueueFile(path)
         self.changes = LocalQueue(self.file, CHANGES, visibility=VISIBILITY, receives=RECEIVES, clock=self.clock)
         self.dead_letters = LocalQueue(self.file, DEAD_LETTERS, clock=self.clock)
-        self.queues = Queues(self.changes, self.dead_letters)
 
     def receive(self, *bodies):
         """Messages by their bodies."""
@@ -74,7 +72,7 @@ def test_what_is_done_is_deleted_what_failed_is_put_off_and_what_never_will_do_i
         ended(got["bad"], "'k': 403"),
         ended(got["also good"]),
     ]
-    assert settle(desk.queues, handled) == []
+    assert settle(desk.changes, desk.dead_letters, handled) == []
     assert desk.dead() == {"poison": "poison: names no key"}
     assert desk.changes.depth() == Depth(0, 1, 0)
     desk.clock.now += backoff(1)
@@ -83,7 +81,7 @@ def test_what_is_done_is_deleted_what_failed_is_put_off_and_what_never_will_do_i
 
 def test_nothing_to_settle_asks_nothing(desk):
     nobody = Away(desk.changes, "delete", "put_off", "send")
-    assert settle(Queues(nobody, nobody), []) == []
+    assert settle(nobody, nobody, []) == []
 
 
 def test_a_message_is_tried_later_and_later_and_its_last_failure_sets_it_aside_with_its_reason(desk):
@@ -92,7 +90,7 @@ def test_a_message_is_tried_later_and_later_and_its_last_failure_sets_it_aside_w
     while found := desk.changes.receive(1, wait=0):
         tries += 1
         assert found[0].receive_count == tries
-        assert settle(desk.queues, [ended(found[0], f"failed {tries}")]) == []
+        assert settle(desk.changes, desk.dead_letters, [ended(found[0], f"failed {tries}")]) == []
         desk.clock.now += backoff(tries) - 1
         assert desk.changes.receive(1, wait=0) == []
         desk.clock.now += 1
@@ -121,7 +119,7 @@ def test_what_has_failed_for_good(receives, error, poison, final):
 def test_while_dead_letters_cannot_be_sent_they_come_again_and_the_others_are_settled(desk):
     got = desk.receive("good", "poison", "bad")
     handled = [ended(got["good"]), ended(got["poison"], "no", poison=True), ended(got["bad"], "403")]
-    (refused,) = settle(Queues(desk.changes, Away(desk.dead_letters, "send")), handled)
+    (refused,) = settle(desk.changes, Away(desk.dead_letters, "send"), handled)
     assert "dead letters: send: away" in refused
     assert desk.dead() == {}
     desk.clock.now += backoff(1)
@@ -130,7 +128,7 @@ def test_while_dead_letters_cannot_be_sent_they_come_again_and_the_others_are_se
 
 def test_without_dead_letters_what_never_will_do_is_put_off(desk):
     got = desk.receive("good", "poison")
-    assert settle(Queues(desk.changes), [ended(got["good"]), ended(got["poison"], "no", poison=True)]) == []
+    assert settle(desk.changes, None, [ended(got["good"]), ended(got["poison"], "no", poison=True)]) == []
     assert desk.changes.depth() == Depth(0, 1, 0)
     desk.clock.now += backoff(1)
     assert [one.body for one in desk.changes.receive(10, wait=0)] == ["poison"]
@@ -141,7 +139,7 @@ def test_a_queue_that_does_not_answer_is_an_error_and_everything_comes_again_or_
     got = desk.receive("good", "bad", "poison")
     handled = [ended(got["good"]), ended(got["bad"], "403"), ended(got["poison"], "no", poison=True)]
     with pytest.raises(QueueError):
-        settle(Queues(Away(desk.changes, fails), desk.dead_letters), handled)
+        settle(Away(desk.changes, fails), desk.dead_letters, handled)
     assert desk.dead() == {"poison": "no"}
     desk.clock.now += VISIBILITY
     again = {one.body for one in desk.changes.receive(10, wait=0)}
@@ -152,7 +150,7 @@ def test_a_message_that_was_given_out_again_meanwhile_is_refused_in_words_and_st
     got = desk.receive("good", "bad")
     desk.clock.now += VISIBILITY
     assert len(desk.changes.receive(10, wait=0)) == 2
-    refused = settle(desk.queues, [ended(got["good"]), ended(got["bad"], "403")])
+    refused = settle(desk.changes, desk.dead_letters, [ended(got["good"]), ended(got["bad"], "403")])
     assert [line.split(":")[0] for line in refused] == ["delete", "put off"]
     assert desk.changes.depth() == Depth(0, 2, 0)
 
@@ -161,13 +159,13 @@ def test_settling_twice_does_no_harm(desk):
     got = desk.receive("good", "bad")
     handled = [ended(got["good"]), ended(got["bad"], "403")]
     for _ in range(2):
-        assert settle(desk.queues, handled) == []
+        assert settle(desk.changes, desk.dead_letters, handled) == []
     assert desk.changes.depth() == Depth(0, 1, 0)
 
 
 def test_two_messages_with_the_same_words_are_settled_each_by_itself(desk):
     desk.changes.send([Outgoing("same"), Outgoing("same")])
     one, other = desk.changes.receive(10, wait=0)
-    assert settle(desk.queues, [ended(one), ended(other, "403")]) == []
+    assert settle(desk.changes, desk.dead_letters, [ended(one), ended(other, "403")]) == []
     desk.clock.now += backoff(1)
     assert [again.message_id for again in desk.changes.receive(10, wait=0)] == [other.message_id]
