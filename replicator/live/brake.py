@@ -9,6 +9,9 @@
 The count is shared by all workers of a route, and never above the budget. A budget is not carried over, and what was
 taken in one hour is not spent in the next: so in any sixty minutes, which touch two clock hours, at most the budgets of
 these two pass, and no way of choosing the moment gets more. A count that cannot be reached lets no delete pass.
+
+While deletes wait for a person, none passes, whatever the budget: else those that wait would be found again by every
+reconciliation, and done little by little without anybody's word.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Protocol
@@ -105,7 +108,7 @@ class DeleteBrake:
     """Says of each delete of one route whether it may be done now. For the coroutines of one event loop.
 
     least: deletes an hour that pass in any case. share: of the recent changes that pass as deletes. With 0 of both
-    none passes. clock: seconds since the epoch.
+    none passes. waiting: whether deletes wait for a person; raises ReplicatorError. clock: seconds since the epoch.
     """
 
     def __init__(
@@ -115,12 +118,14 @@ class DeleteBrake:
         *,
         least: int = 1000,
         share: float = 0.1,
+        waiting: Callable[[], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._counter = counter
         self._route = route
         self._least = least
         self._share = share
+        self._waiting = waiting
         self._clock = clock
         self._taking = asyncio.Lock()
         self._changes: dict[int, int] = {}
@@ -208,6 +213,9 @@ class DeleteBrake:
         """Takes another lot, or closes. Whoever calls it holds the lock."""
         hour = self._hour
         try:
+            if self._waiting is not None and await self._waiting():
+                self._close("other deletes wait for a person: see `replicator held`")
+                return
             granted = await self._ask(hour)
         except ReplicatorError as error:
             self._close(f"the count of deletes cannot be reached, and none goes unchecked: {error}")

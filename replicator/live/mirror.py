@@ -73,7 +73,13 @@ class Mirror:
         self._stores = opening
         self._clock = clock
         self._brakes = {
-            route.name: DeleteBrake(counter, route.name, least=route.max_deletes_per_hour, share=route.delete_share)
+            route.name: DeleteBrake(
+                counter,
+                route.name,
+                least=route.max_deletes_per_hour,
+                share=route.delete_share,
+                waiting=self._deletes_wait,
+            )
             for route in routes
         }
         self._open: dict[str, _Opened] = {}
@@ -197,6 +203,10 @@ class Mirror:
         except QueueError as error:
             return [replace(one, error=one.error or str(error)) if one.held else one for one in handled]
         return list(handled)
+
+    async def _deletes_wait(self) -> bool:
+        """Whether deletes wait for a person, of whichever route. Raises QueueError."""
+        return self._queues.held is not None and any(await asyncio.to_thread(self._queues.held.depth))
 
     async def _park(self, held: Sequence[KeyTask]) -> None:
         if not held:

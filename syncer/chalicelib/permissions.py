@@ -69,9 +69,10 @@ def _objects(settings: Mapping[str, str]) -> list[Statement]:
 
 
 def _sends(settings: Mapping[str, str]) -> list[Statement]:
-    """Work items, and poison and held deletes to where these go, if that is known."""
-    aside = [settings[name] for name in ("DEAD_LETTERS_URL", "HOLD_QUEUE_URL") if settings.get(name)]
-    return [_allow(SEND, _work(settings)), *(_allow(("sqs:SendMessage",), _arn_of_queue(url)) for url in aside)]
+    """Work items, and poison and held deletes to where these go, if that is known; whether any of the latter wait."""
+    aside = {"DEAD_LETTERS_URL": ("sqs:SendMessage",), "HOLD_QUEUE_URL": ("sqs:SendMessage", "sqs:GetQueueAttributes")}
+    named = [(actions, settings[name]) for name, actions in aside.items() if settings.get(name)]
+    return [_allow(SEND, _work(settings)), *(_allow(actions, _arn_of_queue(url)) for actions, url in named)]
 
 
 def _brake(settings: Mapping[str, str]) -> list[Statement]:

@@ -10,6 +10,8 @@ from urllib.parse import quote_plus
 import pytest
 
 from replicator.items import KeysItem, RangeItem, decode, encode
+from replicator.queues.queue import Outgoing
+from replicator.queues.sqs import SqsQueue
 from tests.deployed import deployed, stay_within_the_hour
 from tests.servers import moto_quick
 
@@ -122,6 +124,20 @@ def test_reconciling_deletes_no_more_than_the_brake_lets_pass(live):
     assert live.keys() == {"stays", "gone"}
     (held,) = live.messages(live.held)
     assert decode(held.body) == KeysItem(ROUTE, ("gone",), source=f"s3://{live.source_bucket}/")
+
+
+def test_while_deletes_wait_for_a_person_none_is_made(live):
+    """Else what is held is found again each day, and done within the budget of that day."""
+    for key in ("stays", "gone"):
+        live.put_both(key, b"x")
+    live.remove(["gone"])
+    SqsQueue(live.held, live.sqs).send([Outgoing(encode(KeysItem(ROUTE, ("of another day",))))])
+    live.invoked.reconcile()
+    live.tell([(REMOVED, "gone")])
+    live.pump.drain()
+    assert live.keys() == {"stays", "gone"}
+    held = {decode(one.body).keys: one.reason for one in live.messages(live.held)}
+    assert "wait for a person" in held["gone",]
 
 
 def test_a_source_that_lists_nothing_is_not_taken_for_one_that_was_emptied(live):

@@ -223,7 +223,7 @@ CONVERGE = {
     f"{S3}dst/*": WRITE,
     f"{QUEUE}-work": "sqs:GetQueueUrl sqs:SendMessage",
     f"{QUEUE}-dead": "sqs:SendMessage",
-    f"{QUEUE}-hold": "sqs:SendMessage",
+    f"{QUEUE}-hold": "sqs:GetQueueAttributes sqs:SendMessage",
     f"arn:aws-us-gov:dynamodb:{HERE}:table/replicator-src-bucket": "dynamodb:Query dynamodb:UpdateItem",
 }
 TAKE = "sqs:ChangeMessageVisibility sqs:DeleteMessage sqs:GetQueueAttributes sqs:GetQueueUrl sqs:ReceiveMessage"

@@ -145,6 +145,36 @@ async def test_a_key_that_may_be_deleted_may_be_tried_again_within_the_hour(coun
     assert [await brake.allows(key) for key in ("d", "e", "a")] == [True, True, False]
 
 
+# While deletes wait for a person
+
+
+async def test_while_others_wait_none_passes_in_any_hour_and_then_they_do_again(counter, clock):
+    waiting = [True]
+
+    async def asked():
+        return waiting[0]
+
+    brake = DeleteBrake(counter, ROUTE, least=100, waiting=asked, clock=clock)
+    for hour in range(3):
+        assert await allowed(brake, 5, 10 * hour) == 0
+        clock.now += HOUR
+    assert "wait for a person" in brake.reason
+    assert counter.takes == []
+    waiting[0] = False
+    assert await allowed(brake, 5, 50) == 5
+    waiting[0] = True
+    assert await allowed(brake, 1000, 100) < 2 * LARGEST_LOT, "what was taken already passes"
+
+
+async def test_where_nobody_can_say_whether_others_wait_none_passes(counter, clock):
+    async def away():
+        raise ReplicatorError("queue: no answer")
+
+    brake = DeleteBrake(counter, ROUTE, waiting=away, clock=clock)
+    assert await allowed(brake, 5) == 0
+    assert "queue: no answer" in brake.reason
+
+
 # Hours
 
 

@@ -18,7 +18,7 @@ from replicator.live.mirror import FRESH, Mirror
 from replicator.model import Did, MiB
 from replicator.multipart import Part
 from replicator.queues.opening import Queues
-from replicator.queues.queue import Outgoing
+from replicator.queues.queue import Depth, Outgoing
 from replicator.routes import read_routes
 from tests.fakes.memory import MemoryStore
 
@@ -48,6 +48,9 @@ class Kept:
         if self.away:
             raise QueueError("a queue: send: away")
         self.sent += [(decode(one.body), one.reason) for one in messages]
+
+    def depth(self):
+        return Depth(len(self.sent), 0, 0)
 
 
 class World:
