@@ -125,8 +125,8 @@ def read(variables: Mapping[str, str]) -> Deployment:
 
 _NUMBERS: dict[str, tuple[str, int, range]] = {
     "LambdaMemory": ("LAMBDA_MEMORY", 1024, range(512, 10241)),
-    "BatchWindow": ("BATCH_WINDOW", 1, range(301)),
-    "MaximumConcurrency": ("MAX_CONCURRENCY", 20, range(2, 1001)),
+    "BatchWindow": ("BATCH_WINDOW", 1, range(1, 301)),
+    "MaximumConcurrency": ("MAX_CONCURRENCY", 10, range(2, 1001)),
     "WorkConcurrency": ("WORK_CONCURRENCY", 20, range(2, 1001)),
     "LagSeconds": ("LAG_SECONDS", 300, range(1, 86401)),
     "AgeSeconds": ("AGE_SECONDS", 900, range(60, 1209601)),

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.lambda_pump import Context, load_app
 
-BATCH = 10
+BATCH = 50
+"""As of the mapping: infra/templates/mirror.yaml."""
 SECONDS = 300.0
 
 

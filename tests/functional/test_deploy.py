@@ -229,9 +229,10 @@ def test_each_queue_feeds_the_function_as_it_should(story):
     for one in (changes, work):
         assert one["FunctionArn"] == story.found["first"]["functions"]["app.mirror"]["FunctionArn"]
         assert one["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-        assert (one["ScalingConfig"], one["State"]) == ({"MaximumConcurrency": 20}, "Enabled")
-    assert (changes["BatchSize"], changes["MaximumBatchingWindowInSeconds"]) == (10, 1)
-    assert work["BatchSize"] == 1
+        assert one["State"] == "Enabled"
+    assert (changes["BatchSize"], changes["MaximumBatchingWindowInSeconds"]) == (50, 1)
+    assert (work["BatchSize"], work.get("MaximumBatchingWindowInSeconds", 0)) == (1, 0)
+    assert [one["ScalingConfig"]["MaximumConcurrency"] for one in (changes, work)] == [10, 20]
 
 
 def test_the_queue_lets_messages_be_as_large_and_be_handled_as_long_as_needed(story):

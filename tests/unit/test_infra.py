@@ -33,7 +33,7 @@ ENDS = {"SOURCE_BUCKET": "the-source/dir", "TARGET_BUCKET": "the-target"}
         ({"KMS_KEY_ARN": "alias/mine"}, "KMS_KEY_ARN='alias/mine': must be an ARN"),
         ({"ALARM_TOPIC_ARN": "arn:aws:sqs:eu-west-1:1:q"}, "must be an ARN, arn:aws:sns"),
         ({"MAX_CONCURRENCY": "1"}, "MAX_CONCURRENCY='1': must be a whole number from 2 to 1000"),
-        ({"BATCH_WINDOW": "-1"}, "BATCH_WINDOW='-1': must be a whole number from 0 to 300"),
+        ({"BATCH_WINDOW": "0"}, "BATCH_WINDOW='0': must be a whole number from 1 to 300"),
         ({"LOG_DAYS": "31"}, "LOG_DAYS='31': must be one of"),
         ({"TASK_CPU": "256", "TASK_MEMORY": "4096"}, "TASK_MEMORY='4096': with TASK_CPU=256 it must be 512 to 2048"),
         ({"REPLICATOR_CONFIG": "replicator.toml"}, "REPLICATOR_CONFIG='replicator.toml': must be ssm:NAME or s3://"),
