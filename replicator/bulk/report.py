@@ -19,7 +19,7 @@ class Report(Protocol):
         """Notes one outcome."""
 
     def flush(self) -> None:
-        """Puts what was noted where a kill does not reach it."""
+        """Puts what was noted where a kill does not reach it. Any thread may call it, also while outcomes are noted."""
 
 
 class NoReport:

@@ -54,6 +54,7 @@ class CatalogueReport:
     def flush(self) -> None:
         """Records what was noted since; what was kept in an outage is caught up."""
         with self._one_at_a_time:  # or an older word could be recorded after a newer one
-            waiting, self._waiting = self._waiting, []
+            waiting = self._waiting[:]
             self._catalogue.record(waiting)
+            del self._waiting[: len(waiting)]  # what was noted meanwhile stays
         self._told(not self._catalogue.is_away)

@@ -43,7 +43,7 @@ class Telling:
         self._metrics = metrics
         self._reports = Reports(*reports, metrics)
 
-    def __call__(self, handled: Sequence[Handled]) -> None:
+    async def __call__(self, handled: Sequence[Handled]) -> None:
         """Tells of a batch: once of each outcome, of however many messages it is."""
         for outcome in {id(outcome): outcome for one in handled for outcome in one.outcomes}.values():
             self.add(outcome)
@@ -53,7 +53,7 @@ class Telling:
                 logger.warning("message %s, %s: %s", one.message.message_id, again, one.error)
             if one.error is None and one.outcomes and one.changed is not None:
                 self._metrics.lag((datetime.now(UTC) - one.changed).total_seconds())
-        self.flush()
+        await asyncio.to_thread(self.flush)  # a database may take its time
 
     def add(self, outcome: Outcome) -> None:
         """Notes one outcome."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
@@ -69,7 +70,7 @@ class RouteWork:
                 return await self._key(task.key, seconds, guess=task.guess, released=task.released)
             case RangeItem():
                 await self._ranges.work(task, seconds=seconds)
-                self._report.flush()
+                await asyncio.to_thread(self._report.flush)  # a database may take its time
                 return []
             case PartsItem():
                 return await self._parts(task, seconds)

@@ -40,9 +40,9 @@ PAUSE = 5.0
 class Service:
     """Handles what the queues of changes and of work give, each with hands of its own: a change waits for no work item.
 
-    told: of every message that was handled. well: of why a queue cannot be used, and of None when all can again.
-    batches: of each queue that are handled at once. drain: seconds that batches at work have to end by themselves;
-    what is left then is put back, for this service or another.
+    told: of every message that was handled, before it is settled. well: of why a queue cannot be used, and of None when
+    all can again. batches: of each queue that are handled at once. drain: seconds that batches at work have to end by
+    themselves; what is left then is put back, for this service or another.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Service:
         queues: Queues,
         mirror: Mirror,
         *,
-        told: Callable[[Sequence[Handled]], None],
+        told: Callable[[Sequence[Handled]], Awaitable[None]],
         well: Callable[[str | None], None] = lambda _: None,
         batches: int = 8,
         drain: float = 20.0,
@@ -134,7 +134,7 @@ class Service:
             await keeping  # what it still asks for would undo what is asked for after it
         if (this := asyncio.current_task()) is not None:
             self._at_work.discard(this)  # what is done is settled, whatever comes
-        self._told(handled)
+        await self._told(handled)
         await self._settle(queue, handled)
 
     async def _settle(self, queue: Queue, handled: Sequence[Handled]) -> None:

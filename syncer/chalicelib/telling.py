@@ -47,13 +47,13 @@ class Telling:
 
         One for each object would cost as much CPU as half a request.
         """
-        for name, count in self._counts.items():
+        counts, self._counts = self._counts, Counter()  # a range tells from a thread
+        for name, count in counts.items():
             self._metrics.add_metric(name=name, unit=MetricUnit.Count, value=count)
         if self._bytes:
             self._metrics.add_metric(name="Bytes", unit=MetricUnit.Bytes, value=self._bytes)
         if self._lag is not None:
             self._metrics.add_metric(name="ReplicationLag", unit=MetricUnit.Seconds, value=self._lag)
-        self._counts.clear()
         self._bytes, self._lag = 0, None
         self._counted.clear()
 

@@ -104,6 +104,23 @@ def test_a_report_records_at_every_thousand_and_when_it_is_flushed():
     assert catalogue.batches[1] == [told(Did.COPIED)]
 
 
+def test_what_is_noted_while_the_catalogue_records_is_recorded_the_next_time():
+    catalogue = Recorded()
+    report = CatalogueReport(catalogue, ROUTE, clock=lambda: NOW)
+    report.add(outcome(Did.COPIED))
+    record = catalogue.record
+
+    def record_slowly(entries):
+        record(entries)
+        report.add(outcome(Did.FAILED))
+
+    catalogue.record = record_slowly
+    report.flush()
+    catalogue.record = record
+    report.flush()
+    assert catalogue.batches == [[told(Did.COPIED)], [told(Did.FAILED)]]
+
+
 def test_a_report_of_one_target_leaves_out_the_others():
     catalogue = Recorded()
     report = CatalogueReport(catalogue, ROUTE, target="elsewhere", clock=lambda: NOW)

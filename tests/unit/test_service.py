@@ -125,6 +125,9 @@ class Desk:
         self.handled += [one.body for one in messages]
         return [Handled(one) for one in messages]
 
+    async def tell(self, handled):
+        self.told.append(handled)
+
     @asynccontextmanager
     async def running(self, *bodies, batches=3, drain=AGES):
         """The service, as a task; told to end after the block, in which it is to come to its end."""
@@ -132,7 +135,7 @@ class Desk:
         service = Service(
             self.queues,
             self,
-            told=self.told.append,
+            told=self.tell,
             well=self.well.append,
             batches=batches,
             drain=drain,
