@@ -90,7 +90,8 @@ class Converger:
     now: seconds since the epoch.
     trash: prefix at the targets that takes what is deleted, "" for none.
     may_delete: asked before the deletes of a key, if given; what it does not allow is an outcome HELD.
-    check_replace: asked before an object is replaced by other bytes, if given; raises a StoreError if it must not be.
+    check_replace: asked before an object that was not written by this call is replaced by other bytes, if given; raises
+    a StoreError if it must not be.
     hand_out: takes large objects off our hands, if given.
     """
 
@@ -268,7 +269,7 @@ class Converger:
                 if one.action.do is Do.DELETE and allowed is None and self._may_delete is not None:
                     allowed = await self._may_delete(key)
                 if one.action.do is Do.COPY:
-                    if target is not None and self._check_replace is not None:
+                    if target is not None and one.wrote is None and self._check_replace is not None:
                         await self._check_replace(key)
                     copies.append(one)
                 elif one.action.do is Do.DELETE and not allowed:

@@ -105,6 +105,21 @@ async def test_an_object_that_was_moved_there_before_is_not_lost_to_a_new_file_o
     assert target.bucket.objects["log"].data == b"a thousand lines"
 
 
+async def test_what_was_just_written_is_replaced_when_the_file_has_changed_meanwhile(tmp_path):
+    path, writes = put(tmp_path, "log", b"a line"), []
+
+    async def step(happening, key):
+        if happening == "PutObject":
+            writes.append(key)
+            if len(writes) == 1:
+                put(tmp_path, "log", b"a line, and another", age=1800.0)
+
+    target = MemoryStore(step=step)
+    assert (await move(tmp_path, target, "log")).did is Did.MOVED
+    assert (len(writes), target.bucket.objects["log"].data) == (2, b"a line, and another")
+    assert not path.exists()
+
+
 async def test_a_dry_run_says_that_such_a_file_would_not_be_moved(tmp_path):
     put(tmp_path, "log", b"a late line")
     target = MemoryStore()
