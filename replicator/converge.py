@@ -16,6 +16,7 @@ from typing import Protocol
 
 from replicator.apply import Applier, Progress
 from replicator.budget import ByteBudget
+from replicator.compare import compare
 from replicator.copying import SMALL, Copier
 from replicator.decide import NOT_AT_TARGET, TAGS, Action, Do, Limits, decide
 from replicator.diff import Row
@@ -31,7 +32,7 @@ from replicator.errors import (
     TooLargeForNow,
     Unsupported,
 )
-from replicator.model import Deletes, Did, Evidence, Listed, MiB, ObjectState, Observed, Outcome, Version
+from replicator.model import Deletes, Did, Evidence, Listed, MiB, ObjectState, Observed, Outcome, Verdict, Version
 from replicator.multipart import is_md5, parts_of
 from replicator.parts import RESUME_FROM
 from replicator.publish import Publisher
@@ -260,7 +261,7 @@ class Converger:
         allowed: bool | None = True if released or self._may_delete is None else None
         wrote = False
         for one in progress:
-            one.error, one.source = None, source
+            before, one.error, one.source = one.source, None, source
             one.did = None if one.did is Did.HELD else one.did
             try:
                 target = await self._observe_target(key, one.publisher)
@@ -269,7 +270,7 @@ class Converger:
                 if one.action.do is Do.DELETE and allowed is None and self._may_delete is not None:
                     allowed = await self._may_delete(key)
                 if one.action.do is Do.COPY:
-                    if target is not None and one.wrote is None and self._check_replace is not None:
+                    if target is not None and self._check_replace is not None and not _is_ours(one, before, target):
                         await self._check_replace(key)
                     copies.append(one)
                 elif one.action.do is Do.DELETE and not allowed:
@@ -346,6 +347,11 @@ def _outcome(key: str, one: Progress, began: float, seconds: float) -> Outcome:
         began=began,
         failure=one.error,
     )
+
+
+def _is_ours(one: Progress, before: Observed | None, target: Observed) -> bool:
+    """Whether the target's object is still the one that this call wrote."""
+    return one.wrote is not None and before is not None and compare(before.state, target.state).verdict is Verdict.SAME
 
 
 def _version(state: ObjectState) -> Version:

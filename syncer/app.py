@@ -76,7 +76,7 @@ if ENVIRONMENT.get("URLS_PREFIXES"):  # without a route there is no API Gateway
     app.register_blueprint(url_routes(ENVIRONMENT, _read_secret, metrics))
 
 
-@app.on_sqs_message(queue=ENVIRONMENT["QUEUE"], batch_size=50, maximum_batching_window_in_seconds=1, name="mirror")
+@app.on_sqs_message(queue=ENVIRONMENT["QUEUE"], batch_size=10, name="mirror")
 def mirror(event: SQSEvent) -> None:
     """Handles a batch of messages. Raises SomeMessagesFailed after settling each message by itself."""
     messages = messages_of(event.to_dict())

@@ -129,7 +129,12 @@ class _Run:
         if held:
             _say(f"{held:,} deletes were held back: see replicator held --queue {self._asked.queue}")
         if not failed and not held:
-            _say("all done; replicator verify compares both sides")
+            where = (
+                ""
+                if self._queues.work
+                else " there (workers with a WORK_QUEUE_URL may go on in that: set it here, too)"
+            )
+            _say(f"all done{where}; replicator verify compares both sides")
         return 1 if failed else 3 if held else 0
 
 

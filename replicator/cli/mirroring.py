@@ -91,6 +91,7 @@ async def mirroring(
         finally:
             counting.cancel()
             await mirror.close()
+            await asyncio.to_thread(telling.flush)  # of ranges that were cut off
 
 
 async def _count_held(queues: Queues, metrics: Metrics) -> None:

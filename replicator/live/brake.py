@@ -10,8 +10,9 @@ The count is shared by all workers of a route, and never above the budget. A bud
 taken in one hour is not spent in the next: so in any sixty minutes, which touch two clock hours, at most the budgets of
 these two pass, and no way of choosing the moment gets more. A count that cannot be reached lets no delete pass.
 
-While deletes wait for a person, none passes, whatever the budget: else those that wait would be found again by every
-reconciliation, and done little by little without anybody's word.
+While more deletes wait for a person than the least budget of an hour, none passes: else those that wait would be found
+again by every reconciliation, and done little by little without anybody's word. Fewer do not keep the brake shut, or it
+would do so itself: what it does not let pass waits, too.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class DeleteBrake:
     """Says of each delete of one route whether it may be done now. For the coroutines of one event loop.
 
     least: deletes an hour that pass in any case. share: of the recent changes that pass as deletes. With 0 of both
-    none passes. waiting: whether deletes wait for a person; raises ReplicatorError. clock: seconds since the epoch.
+    none passes. waiting: how many deletes wait for a person; raises ReplicatorError. clock: seconds since the epoch.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class DeleteBrake:
         *,
         least: int = 1000,
         share: float = 0.1,
-        waiting: Callable[[], Awaitable[bool]] | None = None,
+        waiting: Callable[[], Awaitable[int]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._counter = counter
@@ -213,8 +214,8 @@ class DeleteBrake:
         """Takes another lot, or closes. Whoever calls it holds the lock."""
         hour = self._hour
         try:
-            if self._waiting is not None and await self._waiting():
-                self._close("other deletes wait for a person: see `replicator held`")
+            if self._waiting is not None and await self._waiting() > self._least:
+                self._close("more deletes wait for a person than an hour allows: see `replicator held`")
                 return
             granted = await self._ask(hour)
         except ReplicatorError as error:

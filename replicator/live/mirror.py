@@ -204,9 +204,9 @@ class Mirror:
             return [replace(one, error=one.error or str(error)) if one.held else one for one in handled]
         return list(handled)
 
-    async def _deletes_wait(self) -> bool:
-        """Whether deletes wait for a person, of whichever route. Raises QueueError."""
-        return self._queues.held is not None and any(await asyncio.to_thread(self._queues.held.depth))
+    async def _deletes_wait(self) -> int:
+        """How many deletes wait for a person, of whichever route. Raises QueueError."""
+        return 0 if self._queues.held is None else sum(await asyncio.to_thread(self._queues.held.depth))
 
     async def _park(self, held: Sequence[KeyTask]) -> None:
         if not held:

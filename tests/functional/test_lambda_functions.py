@@ -126,12 +126,14 @@ def test_reconciling_deletes_no_more_than_the_brake_lets_pass(live):
     assert decode(held.body) == KeysItem(ROUTE, ("gone",), source=f"s3://{live.source_bucket}/")
 
 
-def test_while_deletes_wait_for_a_person_none_is_made(live):
+def test_while_more_deletes_wait_for_a_person_than_an_hour_allows_none_is_made(live):
     """Else what is held is found again each day, and done within the budget of that day."""
+    live.load(MAX_DELETES_PER_HOUR="1")
     for key in ("stays", "gone"):
         live.put_both(key, b"x")
     live.remove(["gone"])
-    SqsQueue(live.held, live.sqs).send([Outgoing(encode(KeysItem(ROUTE, ("of another day",))))])
+    old = [Outgoing(encode(KeysItem(ROUTE, (key,)))) for key in ("of another day", "and another")]
+    SqsQueue(live.held, live.sqs).send(old)
     live.invoked.reconcile()
     live.tell([(REMOVED, "gone")])
     live.pump.drain()

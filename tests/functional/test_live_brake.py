@@ -105,7 +105,7 @@ def check_parked(flood, *, budget):
     assert flood.new <= there  # copies of the same batches go on
     assert len(flood.old - there) == budget
     assert sorted(flood.parked) == sorted(flood.old & there)
-    spent, later = f"more than {budget:,} deletes of route {ROUTE} since ", "other deletes wait for a person"
+    spent, later = f"more than {budget:,} deletes of route {ROUTE} since ", "more deletes wait for a person than"
     assert {reason for reason in flood.reasons if not reason.startswith((spent, later))} == set()
     assert any(reason.startswith(spent) for reason in flood.reasons)
     assert live.taken() == [budget]

@@ -120,6 +120,23 @@ async def test_what_was_just_written_is_replaced_when_the_file_has_changed_meanw
     assert not path.exists()
 
 
+async def test_what_another_one_put_there_meanwhile_is_not_replaced_by_what_the_file_has_become(tmp_path):
+    """Another machine moved a file of that name, and has removed it: the object is the only copy."""
+    path, writes = put(tmp_path, "log", b"a line"), []
+
+    async def step(happening, key):
+        if happening == "PutObject":
+            writes.append(key)
+            put(tmp_path, "log", b"a line, and another", age=1800.0)
+        elif happening == "HeadObject" and writes:
+            target.bucket.write("log", b"of another machine")
+
+    target = MemoryStore(step=step)
+    outcome = await move(tmp_path, target, "log")
+    assert outcome.did is Did.FAILED
+    assert (path.read_bytes(), target.bucket.objects["log"].data) == (b"a line, and another", b"of another machine")
+
+
 async def test_a_dry_run_says_that_such_a_file_would_not_be_moved(tmp_path):
     put(tmp_path, "log", b"a late line")
     target = MemoryStore()
