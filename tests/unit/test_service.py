@@ -261,7 +261,7 @@ async def test_what_is_at_work_of_either_is_put_back_when_there_is_no_time_left(
 async def test_it_is_well_again_when_both_queues_can_be_used(both):
     both.work_items.fails["receive"] = "no route to host"
     async with both.running("change"):
-        await until(lambda: both.handled == ["change"] and both.well)
+        await until(lambda: both.handled == ["change"] and PAUSE in both.sleep.asked)
         assert both.well == ["no route to host"], "that one of them can be used is not enough"
         both.work_items.fails.clear()
         both.sleep.wake()
