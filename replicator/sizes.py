@@ -1,4 +1,4 @@
-"""Sizes in bytes as people read them."""
+"""Sizes and numbers as people read them."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def bytes_in_words(size: float) -> str:
     """1536 -> "1.5 KiB"."""
     name, unit = unit_of(size)
     return f"{size / unit:,.0f} B" if unit == 1 else f"{size / unit:,.1f} {name}"
+
+
+def counted(number: int, noun: str) -> str:
+    """As "1 delete" or "1,234 deletes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -131,31 +131,18 @@ class Catalogue:
     def has_moved(self, route: str, key: str) -> bool:
         """Whether a file was moved to this key before; or, if it ends with "/", to one below it. False if unknown."""
         with self._lock:
-            found = [False]
-
-            def read() -> None:
-                found[0] = self._primary.has_moved(route, key)
-
-            if self._there:
-                self._attempt(read)
-            if not found[0] and self._spool is not None and self._spooled:
+            found = self._ask(lambda: self._primary.has_moved(route, key))
+            if not found and self._spool is not None and self._spooled:
                 with suppress(Away):
-                    found[0] = self._spool.has_moved(route, key)
-            return found[0] or any(entry.moved_at is not None and entry.tells_of(route, key) for entry in self._kept)
+                    found = self._spool.has_moved(route, key)
+            return found or any(entry.moved_at is not None and entry.tells_of(route, key) for entry in self._kept)
 
     def is_copy(self, route: str, key: str) -> bool:
         """Whether an object is known to be of a file that was uploaded and not removed since. False if unknown."""
         if self.has_moved(route, key):  # what waits to be caught up may know more
             return False
         with self._lock:
-            found = [False]
-
-            def read() -> None:
-                found[0] = self._primary.is_copy(route, key)
-
-            if self._there:
-                self._attempt(read)
-            return found[0]
+            return self._ask(lambda: self._primary.is_copy(route, key))
 
     def routes(self, text: str | None = None) -> list[str]:
         """The names of the routes, or of those with `text` in them; of one alone that is called so.
@@ -212,6 +199,18 @@ class Catalogue:
     def _waits(self) -> bool:
         """Whether there may be something to catch up."""
         return self._spooled or bool(self._kept)
+
+    def _ask(self, question: Callable[[], bool]) -> bool:
+        """What the primary answers; False where there is nothing to read, or it is away."""
+        answer = False
+
+        def read() -> None:
+            nonlocal answer
+            answer = question()
+
+        if self._there:
+            self._attempt(read)
+        return answer
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Catches up and does it, unless the primary is away, or turns out to be."""

@@ -10,7 +10,6 @@ import click
 from replicator.cli.letters import (
     MOST,
     check_chosen,
-    counted,
     echo,
     key_patterns,
     line,
@@ -26,6 +25,7 @@ from replicator.queues.letters import Kind, Letter, read_letter
 from replicator.queues.looking import Look
 from replicator.queues.opening import Queues
 from replicator.queues.queue import Outgoing, Queue
+from replicator.sizes import counted
 
 
 @click.command()

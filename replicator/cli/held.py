@@ -13,7 +13,6 @@ from replicator.cli.letters import (
     SHOWN,
     check_answerable,
     check_chosen,
-    counted,
     echo,
     key_patterns,
     list_options,
@@ -30,6 +29,7 @@ from replicator.queues.letters import Kind, Letter, read_letter
 from replicator.queues.looking import Look
 from replicator.queues.opening import Queues
 from replicator.queues.queue import Outgoing, Queue
+from replicator.sizes import counted
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

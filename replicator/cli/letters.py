@@ -107,12 +107,12 @@ def line(letter: Letter) -> str:
 
 def what(letter: Letter, keys: Sequence[str] | None = None) -> str:
     """What it is about, and why it was set aside. keys: instead of all."""
+    if letter.kind is Kind.POISON:
+        return _poison(letter)
     place = letter.route or (f"bucket {letter.bucket}" if letter.bucket else "")
     names = list(keys or letter.keys)
     if len(names) > KEYS_SHOWN:
         names[KEYS_SHOWN:] = [f"and {len(names) - KEYS_SHOWN:,} more"]
-    if letter.kind is Kind.POISON:
-        return _poison(letter)
     words = [place, ", ".join(names), letter.about, letter.reason]
     return ": ".join(word for word in words if word)
 
@@ -122,11 +122,6 @@ def _poison(letter: Letter) -> str:
     known = letter.message.reason.removeprefix(_POISON)
     words = [letter.about] if known and letter.about.startswith(known) else [letter.about, letter.reason]
     return _POISON + ": ".join(words)
-
-
-def counted(number: int, noun: str) -> str:
-    """As "1 delete" or "1,234 deletes"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def json_line(letter: Letter) -> str:

@@ -34,6 +34,7 @@ from replicator.push.opening import Moving, Origin, Push, open_ends, open_push_w
 from replicator.push.watching import Watched
 from replicator.s3.opening import check_sides
 from replicator.settings import PushSettings
+from replicator.sizes import counted
 
 
 def run_push(settings: PushSettings, asked: Asked) -> int:
@@ -101,8 +102,7 @@ def _once(settings: PushSettings, push: Push, asked: Asked) -> int:
         run = Run(route, plan, checkpoint, crew, Files(report=asked.report), reports=reports, logged=True)
         code = run_async(run.run)
     if files.left:
-        words = "1 file" if files.left == 1 else f"{files.left:,} files"
-        logger.info("left alone, not settled for %.0f s: %s", asked.settle.seconds, words)
+        logger.info("left alone, not settled for %.0f s: %s", asked.settle.seconds, counted(files.left, "file"))
     tidy_folder(base, folders, push.origin.has_moved)
     return code
 

@@ -81,7 +81,7 @@ class MoveJob:
             [target],
             deletes=Deletes.KEEP,
             budget=ByteBudget(memory),
-            check_replace=None if overwrite else self._check_replace,
+            check_replace=self._check_replace,
         )
 
     def sort_out(self, during: Pass, stretch: Stretch) -> SortedOut:
@@ -138,13 +138,13 @@ class MoveJob:
     async def _look(self, key: str) -> Outcome:
         """What would be done with a file that is complete. Raises StoreError."""
         _, (action,) = await self._converger.look(key)
-        if action.do is Do.COPY and action != NOT_AT_TARGET and not self._overwrite:
+        if action.do is Do.COPY and action != NOT_AT_TARGET:
             await self._check_replace(key)
         return Outcome(key, self._target.name, Did.MOVED, "settled")
 
     async def _check_replace(self, key: str) -> None:
-        """Raises Rejected if the object of a key may be the only copy of something."""
-        if not await asyncio.to_thread(self._is_copy, key):
+        """Raises Rejected if the object of a key may be the only copy of something, unless that does not matter."""
+        if not self._overwrite and not await asyncio.to_thread(self._is_copy, key):
             words = (
                 "another object has this name, and may be the only copy of a file that was moved there before: the "
                 "catalogue does not say that its file is still here; rename this one, or --overwrite"
